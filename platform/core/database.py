@@ -1,0 +1,200 @@
+"""Database sessions: one transaction, one tenant.
+
+A `TenantSession` cannot be made without a tenant. Role and search path are set inside the transaction, in the
+same message as the driver's `BEGIN`, so that nothing is left on a pooled connection, no round trip is spent,
+and PgBouncer in transaction mode cannot mix tenants up. Should that message fail, the connection is closed:
+half a `BEGIN` must never be anybody else's transaction.
+"""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, ExceptionContext
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
+from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.pool import ConnectionPoolEntry
+
+_KEY = re.compile(r"[a-z][a-z0-9]{0,39}")
+
+# Before it is told a tenant, a tenant connection sees the catalog and nothing else.
+_NO_TENANT = "SET LOCAL search_path = pg_catalog, pg_temp;"
+
+
+@dataclass(frozen=True)
+class TenantScope:
+    """Where one tenant's data lives. `key` is opaque and never changes; all other names follow from it."""
+
+    key: str
+
+    def __post_init__(self) -> None:
+        if not _KEY.fullmatch(self.key):
+            raise ValueError(f"not a tenant key: {self.key!r}")
+
+    @property
+    def schema(self) -> str:
+        return f"t_{self.key}"
+
+    @property
+    def role(self) -> str:
+        return f"t_{self.key}"
+
+    @property
+    def container(self) -> str:
+        return f"t-{self.key}"
+
+
+class TenantConnection(asyncpg.Connection):
+    """A driver connection whose `BEGIN` carries the tenant's role, path and time limits."""
+
+    tenant_settings: str = _NO_TENANT
+
+    async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
+        if args or not query.startswith("BEGIN"):
+            return await super().execute(query, *args, timeout=timeout)
+        settings, self.tenant_settings = self.tenant_settings, _NO_TENANT
+        try:
+            return await super().execute(f"{query} {settings}", timeout=timeout)
+        except BaseException:
+            self.terminate()
+            raise
+
+
+class _TenantSyncSession(Session):
+    pass
+
+
+class _ControlSyncSession(Session):
+    pass
+
+
+class TenantSession(AsyncSession):
+    """A session in one tenant's schema, as that tenant's role."""
+
+    sync_session_class = _TenantSyncSession
+
+    def __init__(self, engine: AsyncEngine, tenant: TenantScope, statement_timeout_ms: int) -> None:
+        if not isinstance(tenant, TenantScope):
+            raise TypeError("a tenant session needs a TenantScope")
+        super().__init__(engine, expire_on_commit=False)
+        self.tenant = tenant
+        self.sync_session.info["begin"] = (
+            f"SET LOCAL ROLE {tenant.role}; "
+            # `pg_temp` last: unless named it is searched first, before the tenant's own tables.
+            f"SET LOCAL search_path = {tenant.schema}, extensions, pg_temp; "
+            f"SET LOCAL statement_timeout = {statement_timeout_ms}; "
+            f"SET LOCAL idle_in_transaction_session_timeout = {2 * statement_timeout_ms};"
+        )
+
+
+class ControlSession(AsyncSession):
+    """A session on the tables all tenants share, as the gateway's own login."""
+
+    sync_session_class = _ControlSyncSession
+
+
+@event.listens_for(_TenantSyncSession, "after_begin")
+def _name_tenant(session: Session, transaction: SessionTransaction, connection: Connection) -> None:
+    if not transaction.nested:  # a savepoint sends no BEGIN
+        driver = connection.connection.driver_connection
+        assert isinstance(driver, TenantConnection)
+        driver.tenant_settings = session.info["begin"]
+
+
+def _refuse_closed(driver: Any, record: ConnectionPoolEntry, proxy: Any) -> None:
+    # The driver already knows when its server went away; asking it costs no round trip, unlike a pre-ping.
+    if record.driver_connection is not None and record.driver_connection.is_closed():
+        raise DisconnectionError("the server closed this connection")
+
+
+def _discard_closed(context: ExceptionContext) -> None:
+    connection = context.connection
+    if connection is None or connection.invalidated:
+        return
+    driver = connection.connection.driver_connection
+    if driver is not None and driver.is_closed():
+        context.is_disconnect = True
+        context.invalidate_pool_on_disconnect = False
+
+
+def make_engine(url: str, *, pool_size: int, pooler: str, tenants: bool) -> AsyncEngine:
+    """An engine on `postgresql://…`; with `tenants`, its connections are `TenantConnection`s."""
+    arguments: dict[str, Any] = {"server_settings": {"application_name": "dermadetect"}, "timeout": 10}
+    if pooler == "transaction":
+        arguments |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
+    if tenants:
+        arguments["connection_class"] = TenantConnection
+    engine = create_async_engine(
+        re.sub(r"^postgres(ql)?://", "postgresql+asyncpg://", url),
+        connect_args=arguments,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=10,
+        pool_recycle=900,  # a backend grows with the number of schemas it has touched
+    )
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    event.listen(engine.sync_engine, "handle_error", _discard_closed)
+    return engine
+
+
+class Database:
+    """The gateway's two pools on one server: tenants' transactions, and control transactions."""
+
+    def __init__(
+        self, url: str, *, pool_size: int = 16, pooler: str = "none", statement_timeout_ms: int = 15_000
+    ) -> None:
+        self._tenants = make_engine(url, pool_size=pool_size, pooler=pooler, tenants=True)
+        self._control = make_engine(url, pool_size=max(2, pool_size // 4), pooler=pooler, tenants=False)
+        self._statement_timeout_ms = statement_timeout_ms
+
+    @asynccontextmanager
+    async def tenant(self, tenant: TenantScope) -> AsyncIterator[TenantSession]:
+        """One transaction of `tenant`: committed at the end of the block, rolled back when it raises."""
+        async with TenantSession(self._tenants, tenant, self._statement_timeout_ms) as session:
+            yield session
+            await session.commit()
+
+    @asynccontextmanager
+    async def control(self) -> AsyncIterator[ControlSession]:
+        """One transaction on the control tables: committed at the end, rolled back when it raises."""
+        async with ControlSession(self._control, expire_on_commit=False) as session:
+            yield session
+            await session.commit()
+
+    async def close(self) -> None:
+        """Close both pools."""
+        await self._tenants.dispose()
+        await self._control.dispose()
+
+
+class AdminDatabase:
+    """The operator's login: owner of the schemas, may create roles. Never part of the gateway."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._engine = make_engine(url, pool_size=2, pooler="none", tenants=False)
+
+    @asynccontextmanager
+    async def control(self) -> AsyncIterator[ControlSession]:
+        """One transaction on the control tables, as the operator."""
+        async with ControlSession(self._engine, expire_on_commit=False) as session:
+            yield session
+            await session.commit()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """A driver connection of its own for DDL, closed at the end: a backend that has created many schemas
+        keeps their catalog in memory."""
+        connection = await asyncpg.connect(self._url, timeout=10)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    async def close(self) -> None:
+        await self._engine.dispose()

@@ -1,0 +1,80 @@
+"""Work on hostile input, in processes that can be stopped.
+
+A thread that decodes a crafted document cannot be interrupted; a process can be killed. Each call runs in
+a spawned worker that has lost the gateway's environment (and so its secrets), may use a bounded amount of
+memory, and is killed at its time limit. Pebble runs the pool, because the standard library's executor
+cannot kill one task's worker.
+"""
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import ParamSpec, TypeVar
+
+from pebble import ProcessExpired, ProcessPool
+
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class JailTimeout(Exception):
+    """The work took longer than it may; its process was killed."""
+
+
+class JailCrash(Exception):
+    """The worker died (out of memory, a signal) before it answered."""
+
+
+def _enter(memory_bytes: int) -> None:
+    for name in list(os.environ):
+        if name.startswith(("DERMADETECT_", "AZURE_", "PG")):
+            del os.environ[name]
+    with contextlib.suppress(ImportError, ValueError, OSError):  # resource is POSIX only
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+
+
+class Jail:
+    """A bounded pool of killable workers.
+
+    `workers` is the number of processes, `memory_bytes` the address space each may use. Workers start with
+    the first call and are replaced when killed.
+    """
+
+    def __init__(self, workers: int = 2, memory_bytes: int = 2 * 1024**3) -> None:
+        self._pool = ProcessPool(
+            max_workers=workers,
+            max_tasks=500,  # a fresh process now and then bounds what C libraries leak
+            initializer=_enter,
+            initargs=(memory_bytes,),
+            context=multiprocessing.get_context("spawn"),
+        )
+
+    async def run(self, timeout: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run `function(*args, **kwargs)`, an importable function with picklable arguments and result.
+
+        `timeout` is in seconds from the moment a worker takes it up. Raises `JailTimeout`, `JailCrash`, or
+        what the function raised (which must be picklable). Cancelling the caller kills the work.
+        """
+        future = self._pool.schedule(function, args=args, kwargs=kwargs, timeout=timeout)
+        try:
+            result: T = await asyncio.wrap_future(future)
+        except FutureTimeout as error:
+            raise JailTimeout(f"stopped after {timeout:g} s") from error
+        except ProcessExpired as error:
+            raise JailCrash("the worker process died") from error
+        except asyncio.CancelledError:
+            future.cancel()  # type: ignore[no-untyped-call]  # kills the worker
+            raise
+        return result
+
+    def close(self) -> None:
+        """Kill all workers and wait until they are gone."""
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()

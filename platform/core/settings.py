@@ -1,0 +1,89 @@
+"""Every setting of the product, read once by `gateway.assembly` and passed down."""
+
+from base64 import b64decode
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, HttpUrl, SecretStr, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Environment variables with the prefix `DERMADETECT_`; see `docs/configuration.md`."""
+
+    model_config = SettingsConfigDict(env_prefix="DERMADETECT_", frozen=True, extra="ignore")
+
+    public_url: HttpUrl = Field(
+        HttpUrl("http://localhost:8000"),
+        description="Scheme, base domain and port under which tenants are reached: acme answers at "
+        "acme.<base domain>. The platform host is the base domain itself.",
+    )
+    database_url: SecretStr | None = Field(
+        None, description="The gateway's login: NOINHERIT, owner of nothing (`dermadetect doctor` checks it)."
+    )
+    admin_database_url: SecretStr | None = Field(
+        None,
+        description="The operator's login: owner, CREATEROLE. Needed by `migrate` and provisioning only.",
+    )
+    database_pooler: Literal["none", "transaction"] = Field(
+        "none", description="`transaction` behind PgBouncer in transaction mode: no prepared statements."
+    )
+    database_pool_size: int = Field(16, ge=1, le=500, description="Connections for tenants' transactions.")
+    statement_timeout_ms: int = Field(15_000, ge=100, description="Longest statement of a tenant, in ms.")
+    master_key: SecretStr | None = Field(
+        None,
+        description="32 random bytes in base64; wraps every tenant's keys. "
+        "`openssl rand -base64 32` makes one. Losing it loses the tenants' data.",
+    )
+    blob_directory: Path | None = Field(None, description="Keep blobs in this directory (one machine only).")
+    azure_connection_string: SecretStr | None = Field(None, description="Keep blobs in this storage account.")
+    azure_account_url: HttpUrl | None = Field(
+        None, description="Keep blobs in this storage account, signed in by managed identity."
+    )
+    azure_api_version: str | None = Field(
+        None, description="Storage API version to speak; only emulators and old appliances need it."
+    )
+    ai_url: HttpUrl | None = Field(None, description="Base URL of the AI Service.")
+    ai_token: SecretStr | None = Field(None, description="Bearer token the AI Service expects, if any.")
+    ai_deadline_s: float = Field(
+        20.0, gt=0, le=120, description="Longest an AI call may take, retries included."
+    )
+    limits_storage: SecretStr = Field(
+        SecretStr("memory://"),
+        description="Where rate limits are counted: `memory://` for one process, `redis://host:port/0` for several.",
+    )
+    address_limit: str = Field("1200/minute", description="Requests of one client address, before sign-in.")
+    trusted_proxies: str = Field(
+        "", description="Comma-separated addresses whose X-Forwarded-For and X-Forwarded-Proto are believed."
+    )
+    max_body_bytes: int = Field(30_000_000, ge=10_000, description="Longest request body, in bytes.")
+    max_image_bytes: int = Field(20_000_000, ge=10_000, description="Largest uploaded image, in bytes.")
+    max_image_pixels: int = Field(
+        60_000_000, ge=10_000, description="Largest image, in pixels, before decoding."
+    )
+    jail_workers: int = Field(2, ge=1, le=64, description="Processes that decode images, SAML and PDFs.")
+    access_token_s: int = Field(600, ge=60, le=3600, description="Life of an access token, in seconds.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", description="Least severe log line."
+    )
+
+    @field_validator("master_key")
+    @classmethod
+    def _is_256_bits(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(b64decode(value.get_secret_value(), validate=True)) != 32:
+            raise ValueError("must be 32 bytes in base64; `openssl rand -base64 32` makes one")
+        return value
+
+    @property
+    def base_domain(self) -> str:
+        """`derma.example`, without port: what a tenant's slug is put before."""
+        assert self.public_url.host
+        return self.public_url.host
+
+    def origin_of(self, host: str) -> str:
+        """`https://acme.derma.example:8443`, the origin of a host of ours (no default port)."""
+        parts = urlsplit(str(self.public_url))
+        default = {"http": 80, "https": 443}[parts.scheme]
+        port = "" if parts.port in (None, default) else f":{parts.port}"
+        return f"{parts.scheme}://{host}{port}"
