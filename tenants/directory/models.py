@@ -1,0 +1,71 @@
+"""Who the tenants are and which hosts are theirs."""
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.database import TenantScope
+from core.models import ControlBase, Row
+
+STATES = ("provisioning", "active", "suspended", "closing", "closed")
+
+
+class Tenant(Row, ControlBase):
+    """One customer. `key` is opaque and immutable and names all storage; `slug` is a name that may change."""
+
+    __tablename__ = "tenants"
+    __table_args__ = (
+        CheckConstraint("key ~ '^[a-z][a-z0-9]{0,39}$'", name="key"),
+        CheckConstraint(f"state IN {STATES}", name="state"),
+        Index("ix_tenants_epoch", "epoch"),
+    )
+
+    key: Mapped[str] = mapped_column(unique=True)
+    slug: Mapped[str] = mapped_column(unique=True)
+    name: Mapped[str]
+    state: Mapped[str] = mapped_column(default="provisioning")
+    suspended_reason: Mapped[str | None]
+    home_host: Mapped[str] = mapped_column(unique=True)
+    plan: Mapped[str] = mapped_column(ForeignKey("control.plans.name"))
+    cell: Mapped[str] = mapped_column(default="default", server_default="default")
+    schema_revision: Mapped[str | None]
+    epoch: Mapped[int] = mapped_column(default=0, server_default="0")
+
+    @property
+    def scope(self) -> TenantScope:
+        return TenantScope(self.key)
+
+
+class Host(ControlBase):
+    """A host name of one tenant; a row is never handed to another."""
+
+    __tablename__ = "hosts"
+
+    host: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("control.tenants.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class ControlEpoch(ControlBase):
+    """One row. Every change that other processes must see within a second increments it, under its lock,
+    in the changing transaction; so epochs become visible in order and a poller misses none."""
+
+    __tablename__ = "epoch"
+    __table_args__ = (CheckConstraint("id = 1", name="single_row"),)
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    value: Mapped[int]
+
+
+class Revocation(Row, ControlBase):
+    """A sign-in session that ended before its tokens did; kept until they have all expired."""
+
+    __tablename__ = "revocations"
+    __table_args__ = (Index("ix_revocations_epoch", "epoch"),)
+
+    tenant_key: Mapped[str]
+    session_id: Mapped[UUID]
+    expires_at: Mapped[datetime]
+    epoch: Mapped[int]

@@ -1,0 +1,137 @@
+"""Verbs on the tenant directory. Each change increments the control epoch, so that every process knows it
+within a second."""
+
+import re
+import secrets
+import string
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import select, update
+
+from core.database import ControlSession
+from tenants.audit.service import record
+from tenants.directory.errors import BadSlug, SlugTaken, TenantNotFound, WrongState
+from tenants.directory.models import ControlEpoch, Host, Revocation, Tenant
+
+_SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{1,38})[a-z0-9]")
+_RESERVED = frozenset({"www", "api", "admin", "platform", "auth", "app", "static", "mail", "status", "docs"})
+
+
+async def next_epoch(session: ControlSession) -> int:
+    """Increment the control epoch; its row stays locked until this transaction ends."""
+    value: int | None = await session.scalar(
+        update(ControlEpoch)
+        .where(ControlEpoch.id == 1)
+        .values(value=ControlEpoch.value + 1)
+        .returning(ControlEpoch.value)
+    )
+    assert value is not None
+    return value
+
+
+def new_key() -> str:
+    """A tenant key: 16 random lowercase letters and digits, a letter first."""
+    return secrets.choice(string.ascii_lowercase) + "".join(
+        secrets.choice(string.ascii_lowercase + string.digits) for _ in range(15)
+    )
+
+
+def check_slug(slug: str) -> None:
+    """Raise `BadSlug` unless `slug` can be the first label of a host (RFC 1123) and is not reserved."""
+    if not _SLUG.fullmatch(slug) or "--" in slug or slug in _RESERVED:
+        raise BadSlug(
+            f"{slug!r} is not usable: 3 to 40 lowercase letters, digits and single hyphens, not starting or "
+            f"ending with a hyphen, and none of {', '.join(sorted(_RESERVED))}."
+        )
+
+
+async def reserve_tenant(
+    session: ControlSession, *, slug: str, name: str, plan: str, base_domain: str
+) -> Tenant:
+    """The tenant with this slug: a new row in state `provisioning`, or the row an earlier attempt left.
+
+    Raises `BadSlug`, and `SlugTaken` where the slug belongs to a tenant of another name.
+    """
+    check_slug(slug)
+    existing = await session.scalar(select(Tenant).where(Tenant.slug == slug))
+    if existing is not None:
+        if existing.name != name:
+            raise SlugTaken(f"{slug!r} belongs to {existing.name!r}; choose another slug.")
+        return existing
+    home_host = f"{slug}.{base_domain}"
+    if await session.get(Host, home_host) is not None:
+        raise SlugTaken(f"{home_host!r} belonged to another tenant and is never reused; choose another slug.")
+    tenant = Tenant(key=new_key(), slug=slug, name=name, plan=plan, home_host=home_host)
+    session.add(tenant)
+    await session.flush()
+    session.add(Host(host=home_host, tenant_id=tenant.id))
+    tenant.epoch = await next_epoch(session)
+    record(session, tenant, "tenant.reserved", slug=slug, plan=plan)
+    await session.flush()
+    return tenant
+
+
+async def find_tenant(session: ControlSession, slug_or_key: str, *, lock: bool = False) -> Tenant:
+    """The tenant named by slug or key. Raises `TenantNotFound`."""
+    query = select(Tenant).where((Tenant.slug == slug_or_key) | (Tenant.key == slug_or_key))
+    tenant = await session.scalar(query.with_for_update() if lock else query)
+    if tenant is None:
+        raise TenantNotFound(f"No tenant is called {slug_or_key!r}; `dermadetect tenants list` shows them.")
+    return tenant
+
+
+async def list_tenants(session: ControlSession, state: str | None = None) -> Sequence[Tenant]:
+    """All tenants by slug, or those in one state."""
+    query = select(Tenant).order_by(Tenant.slug)
+    return (await session.scalars(query.where(Tenant.state == state) if state else query)).all()
+
+
+async def _move(
+    session: ControlSession, slug: str, *, source: str, target: str, reason: str | None
+) -> Tenant:
+    tenant = await find_tenant(session, slug, lock=True)
+    if tenant.state == target:
+        return tenant
+    if tenant.state != source:
+        raise WrongState(
+            f"{tenant.slug} is {tenant.state}; only a tenant that is {source} can become {target}."
+        )
+    tenant.state, tenant.suspended_reason = target, reason
+    tenant.epoch = await next_epoch(session)
+    record(session, tenant, f"tenant.{target}", reason=reason)
+    await session.flush()
+    return tenant
+
+
+async def suspend(session: ControlSession, slug: str, reason: str) -> Tenant:
+    """Stop serving a tenant, in every process within a second. Idempotent. Raises `WrongState`."""
+    return await _move(session, slug, source="active", target="suspended", reason=reason)
+
+
+async def resume(session: ControlSession, slug: str) -> Tenant:
+    """Serve a suspended tenant again. Idempotent. Raises `WrongState`."""
+    return await _move(session, slug, source="suspended", target="active", reason=None)
+
+
+async def activate(session: ControlSession, slug: str, schema_revision: str) -> Tenant:
+    """The last step of provisioning: from now on the tenant is served."""
+    tenant = await _move(session, slug, source="provisioning", target="active", reason=None)
+    tenant.schema_revision = schema_revision
+    return tenant
+
+
+async def revoke_session(
+    session: ControlSession, tenant_key: str, session_id: UUID, expires_at: datetime
+) -> None:
+    """Refuse the tokens of one sign-in session everywhere; `expires_at` is when the last of them dies."""
+    session.add(
+        Revocation(
+            tenant_key=tenant_key,
+            session_id=session_id,
+            expires_at=expires_at,
+            epoch=await next_epoch(session),
+        )
+    )
+    await session.flush()

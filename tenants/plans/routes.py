@@ -1,0 +1,32 @@
+"""Use of the plan over HTTP."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+
+from core.access import Control, Principal, Tenant, requires
+from core.problems import Forbidden, Unauthenticated, responses
+from tenants.directory.service import find_tenant
+from tenants.plans import service
+from tenants.plans.schemas import QuotaOut, UsageOut
+
+router = APIRouter(tags=["plan"])
+
+
+@router.get(
+    "/v1/usage",
+    summary="What your plan allows and what you have used of it",
+    operation_id="usage_show",
+    responses=responses(Unauthenticated, Forbidden),
+)
+async def show_usage(
+    tenant: Tenant,
+    control: Control,
+    principal: Annotated[Principal, requires("usage:read", never_refused=True)],
+) -> UsageOut:
+    row = await find_tenant(control, tenant.key)
+    return UsageOut(
+        plan=row.plan,
+        quotas=[QuotaOut(**vars(quota)) for quota in await service.list_quotas(control, row)],
+        resets_at=service.next_reset(service.this_month()),
+    )

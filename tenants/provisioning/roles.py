@@ -1,0 +1,50 @@
+"""The database roles of the product, made by the operator's login.
+
+`dermadetect_owner` (NOLOGIN) owns every schema. Each tenant's role (NOLOGIN) owns nothing. The gateway's login may
+switch to tenants' roles and has rights of its own on control tables alone.
+"""
+
+import asyncpg
+
+OWNER = "dermadetect_owner"
+
+# What the gateway may do to control tables, beyond reading them.
+GATEWAY_RIGHTS = {
+    "epoch": "UPDATE",
+    "revocations": "INSERT, DELETE",
+    "usage": "INSERT, UPDATE",
+    "doorbells": "INSERT, UPDATE, DELETE",
+    "schedule_slots": "INSERT, DELETE",
+    "audit_events": "INSERT",
+}
+
+
+async def create_role(connection: asyncpg.Connection, role: str) -> None:
+    """Create a NOLOGIN role unless it exists. `role` is a checked identifier of ours."""
+    if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
+        await connection.execute(f"CREATE ROLE {role} NOLOGIN")
+
+
+async def grant_switch(connection: asyncpg.Connection, role: str, login: str) -> None:
+    """Let `login` switch to `role` without inheriting its rights."""
+    options = " WITH INHERIT FALSE, SET TRUE" if connection.get_server_version().major >= 16 else ""
+    await connection.execute(f'GRANT {role} TO "{login}"{options}')
+
+
+async def prepare_owner(connection: asyncpg.Connection) -> None:
+    """Make `dermadetect_owner`, let the operator act as it, and give it the right to create schemas."""
+    await create_role(connection, OWNER)
+    await connection.execute(f"GRANT {OWNER} TO CURRENT_USER")
+    database = await connection.fetchval("SELECT quote_ident(current_database())")
+    await connection.execute(f"GRANT CREATE ON DATABASE {database} TO {OWNER}")
+    await connection.execute(f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")
+    await connection.execute("CREATE SCHEMA IF NOT EXISTS extensions")
+    await connection.execute("GRANT USAGE ON SCHEMA extensions TO PUBLIC")
+
+
+async def grant_control(connection: asyncpg.Connection, login: str) -> None:
+    """Give the gateway's login its rights on the control schema, and no others."""
+    await connection.execute(f'GRANT USAGE ON SCHEMA control TO "{login}"')
+    await connection.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA control TO "{login}"')
+    for table, rights in GATEWAY_RIGHTS.items():
+        await connection.execute(f'GRANT {rights} ON control.{table} TO "{login}"')
