@@ -1,0 +1,253 @@
+"""The control schema: directory, keys, plans, usage, work, audit; three plans; the doorbell."""
+
+import json
+
+import sqlalchemy as sa
+from alembic import op
+from sqlalchemy.dialects import postgresql
+
+PLANS = {
+    name: {
+        "requests": requests,
+        "ai_calls": ai_calls,
+        "storage_bytes": storage_gb * 1_000_000_000,
+        "seats": seats,
+        "requests_per_minute_user": per_user,
+        "requests_per_minute_tenant": per_tenant,
+    }
+    for name, requests, ai_calls, storage_gb, seats, per_user, per_tenant in (
+        ("trial", 20_000, 2_000, 5, 10, 120, 600),
+        ("standard", 1_000_000, 100_000, 500, 200, 300, 6_000),
+        ("enterprise", 20_000_000, 2_000_000, 20_000, 5_000, 600, 60_000),
+    )
+}
+
+# The tenant is the role that the transaction switched to, never an argument: a tenant can only ring its own bell.
+# (`current_user` is the function's owner in here; the setting `role` is still the caller's.)
+DOORBELL = """
+CREATE SCHEMA doorbell;
+CREATE FUNCTION doorbell.ring(kind text, due_at timestamptz) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF current_setting('role') !~ '^t_[a-z]' THEN
+        RAISE insufficient_privilege USING MESSAGE = 'only a tenant can ring a doorbell';
+    END IF;
+    INSERT INTO control.doorbells (id, tenant_key, kind, due_at)
+    VALUES (gen_random_uuid(), substr(current_setting('role'), 3), ring.kind, ring.due_at);
+END $$;
+GRANT USAGE ON SCHEMA doorbell TO PUBLIC;
+"""
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    op.create_table(
+        "doorbells",
+        sa.Column("tenant_key", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("leased_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_doorbells")),
+        schema="control",
+    )
+    op.create_index("ix_doorbells_due_at", "doorbells", ["due_at"], unique=False, schema="control")
+    op.create_table(
+        "epoch",
+        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("value", sa.Integer(), nullable=False),
+        sa.CheckConstraint("id = 1", name=op.f("ck_epoch_single_row")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_epoch")),
+        schema="control",
+    )
+    op.create_table(
+        "plans",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("limits", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_plans")),
+        schema="control",
+    )
+    op.create_table(
+        "revocations",
+        sa.Column("tenant_key", sa.Text(), nullable=False),
+        sa.Column("session_id", sa.Uuid(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_revocations")),
+        schema="control",
+    )
+    op.create_index("ix_revocations_epoch", "revocations", ["epoch"], unique=False, schema="control")
+    op.create_table(
+        "schedule_slots",
+        sa.Column("kind", sa.Text(), nullable=False),
+        sa.Column("slot", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("kind", "slot", name=op.f("pk_schedule_slots")),
+        schema="control",
+    )
+    op.create_table(
+        "tenants",
+        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("slug", sa.Text(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("suspended_reason", sa.Text(), nullable=True),
+        sa.Column("home_host", sa.Text(), nullable=False),
+        sa.Column("plan", sa.Text(), nullable=False),
+        sa.Column("cell", sa.Text(), server_default="default", nullable=False),
+        sa.Column("schema_revision", sa.Text(), nullable=True),
+        sa.Column("epoch", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.CheckConstraint("key ~ '^[a-z][a-z0-9]{0,39}$'", name=op.f("ck_tenants_key")),
+        sa.CheckConstraint(
+            "state IN ('provisioning', 'active', 'suspended', 'closing', 'closed')",
+            name=op.f("ck_tenants_state"),
+        ),
+        sa.ForeignKeyConstraint(["plan"], ["control.plans.name"], name=op.f("fk_tenants_plan")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_tenants")),
+        sa.UniqueConstraint("home_host", name=op.f("uq_tenants_home_host")),
+        sa.UniqueConstraint("key", name=op.f("uq_tenants_key")),
+        sa.UniqueConstraint("slug", name=op.f("uq_tenants_slug")),
+        schema="control",
+    )
+    op.create_index("ix_tenants_epoch", "tenants", ["epoch"], unique=False, schema="control")
+    op.create_table(
+        "audit_events",
+        sa.Column("tenant_id", sa.Uuid(), nullable=True),
+        sa.Column("actor", sa.Text(), nullable=False),
+        sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("detail", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["control.tenants.id"], name=op.f("fk_audit_events_tenant_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_events")),
+        schema="control",
+    )
+    op.create_index(
+        op.f("ix_audit_events_tenant_id"), "audit_events", ["tenant_id"], unique=False, schema="control"
+    )
+    op.create_table(
+        "hosts",
+        sa.Column("host", sa.Text(), nullable=False),
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.ForeignKeyConstraint(["tenant_id"], ["control.tenants.id"], name=op.f("fk_hosts_tenant_id")),
+        sa.PrimaryKeyConstraint("host", name=op.f("pk_hosts")),
+        schema="control",
+    )
+    op.create_index(op.f("ix_hosts_tenant_id"), "hosts", ["tenant_id"], unique=False, schema="control")
+    op.create_table(
+        "provisioning_steps",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("step", sa.Text(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["control.tenants.id"], name=op.f("fk_provisioning_steps_tenant_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_provisioning_steps")),
+        sa.UniqueConstraint("tenant_id", "step", name=op.f("uq_provisioning_steps_tenant_id_step")),
+        schema="control",
+    )
+    op.create_table(
+        "quota_overrides",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("metric", sa.Text(), nullable=False),
+        sa.Column("limit", sa.BigInteger(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.CheckConstraint(
+            "metric IN ('requests', 'ai_calls', 'storage_bytes', 'seats', 'requests_per_minute_user', 'requests_per_minute_tenant')",
+            name=op.f("ck_quota_overrides_metric"),
+        ),
+        sa.CheckConstraint('"limit" >= 0', name=op.f("ck_quota_overrides_limit")),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["control.tenants.id"], name=op.f("fk_quota_overrides_tenant_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_quota_overrides")),
+        sa.UniqueConstraint("tenant_id", "metric", name=op.f("uq_quota_overrides_tenant_id_metric")),
+        schema="control",
+    )
+    op.create_table(
+        "saml_connections",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("idp_entity_id", sa.Text(), nullable=False),
+        sa.Column("sso_url", sa.Text(), nullable=False),
+        sa.Column("certificates", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("role_mapping", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("email_attribute", sa.Text(), nullable=False),
+        sa.Column("name_attribute", sa.Text(), nullable=False),
+        sa.Column("groups_attribute", sa.Text(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["control.tenants.id"], name=op.f("fk_saml_connections_tenant_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_saml_connections")),
+        sa.UniqueConstraint("tenant_id", name=op.f("uq_saml_connections_tenant_id")),
+        schema="control",
+    )
+    op.create_table(
+        "tenant_keys",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("purpose", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("kek_id", sa.Text(), nullable=False),
+        sa.Column("private_wrapped", sa.LargeBinary(), nullable=False),
+        sa.Column("public", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.CheckConstraint("purpose IN ('token', 'saml', 'data')", name=op.f("ck_tenant_keys_purpose")),
+        sa.CheckConstraint("state IN ('active', 'retiring', 'retired')", name=op.f("ck_tenant_keys_state")),
+        sa.ForeignKeyConstraint(["tenant_id"], ["control.tenants.id"], name=op.f("fk_tenant_keys_tenant_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_tenant_keys")),
+        schema="control",
+    )
+    op.create_index(
+        "uq_tenant_keys_active",
+        "tenant_keys",
+        ["tenant_id", "purpose"],
+        unique=True,
+        schema="control",
+        postgresql_where="state = 'active'",
+    )
+    op.create_table(
+        "usage",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("metric", sa.Text(), nullable=False),
+        sa.Column("month", sa.Date(), nullable=False),
+        sa.Column("used", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(["tenant_id"], ["control.tenants.id"], name=op.f("fk_usage_tenant_id")),
+        sa.PrimaryKeyConstraint("tenant_id", "metric", "month", name=op.f("pk_usage")),
+        schema="control",
+    )
+    op.execute("INSERT INTO control.epoch (id, value) VALUES (1, 0)")
+    for name, limits in PLANS.items():
+        op.execute(f"INSERT INTO control.plans (name, limits) VALUES ('{name}', '{json.dumps(limits)}')")
+    op.execute(DOORBELL)

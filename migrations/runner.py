@@ -1,0 +1,115 @@
+"""Bringing the control schema and every tenant's schema to head."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import asyncpg
+from sqlalchemy import select
+
+from core.database import AdminDatabase
+from migrations.rendering import head, render, tenant_script
+from tenants.directory.models import Tenant
+from tenants.directory.service import next_epoch
+from tenants.provisioning.roles import OWNER, create_role, grant_control, grant_switch, prepare_owner
+
+LOCK_TIMEOUT_MS = 3_000
+
+
+@dataclass
+class Migrated:
+    """What a run did: revisions before and after, schemas migrated, and what failed by tenant slug."""
+
+    control: tuple[str | None, str]
+    tenants: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+async def _revision(connection: asyncpg.Connection, schema: str) -> str | None:
+    if not await connection.fetchval("SELECT to_regclass($1)", f"{schema}.alembic_version"):
+        return None
+    revision: str | None = await connection.fetchval(f"SELECT version_num FROM {schema}.alembic_version")
+    return revision
+
+
+async def _apply(connection: asyncpg.Connection, schema: str, sql: str) -> None:
+    """Run rendered migrations in one transaction, as the owner, in one message."""
+    await connection.execute(
+        f"BEGIN; SET LOCAL ROLE {OWNER}; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; "
+        f"SET LOCAL search_path = {schema}, extensions, pg_temp;\n{sql}\nCOMMIT;"
+    )
+
+
+async def migrate_control(database: AdminDatabase, gateway_login: str) -> tuple[str | None, str]:
+    """Bring the control schema to head and renew the gateway's rights. Returns revisions before and after."""
+    async with database.connection() as connection:
+        await connection.execute("SELECT pg_advisory_lock(hashtext('dermadetect migrate control'))")
+        await prepare_owner(connection)
+        before = await _revision(connection, "control")
+        if before != head("control"):
+            create = f"CREATE SCHEMA IF NOT EXISTS control AUTHORIZATION {OWNER};\n" if before is None else ""
+            await _apply(connection, "control", create + render("control", before))
+        await connection.execute(f"SET ROLE {OWNER}")
+        await grant_control(connection, gateway_login)
+    return before, head("control")
+
+
+async def migrate(
+    database: AdminDatabase,
+    gateway_login: str,
+    progress: Callable[[str, int, int], None] = lambda slug, done, of: None,
+) -> Migrated:
+    """Bring everything to head. A tenant that fails is reported and does not stop the others; running again
+    takes up only what is not at head. `progress` hears slug, number done, and number to do."""
+    report = Migrated(control=await migrate_control(database, gateway_login))
+    async with database.control() as session:
+        behind = (
+            await session.scalars(
+                select(Tenant)
+                .where(Tenant.schema_revision.is_not(None), Tenant.schema_revision != head("tenant"))
+                .order_by(Tenant.slug)
+            )
+        ).all()
+    async with database.connection() as connection:
+        for done, tenant in enumerate(behind, 1):
+            try:
+                before = await _revision(connection, tenant.scope.schema)
+                if before != head("tenant"):
+                    await _apply(connection, tenant.scope.schema, render("tenant", before))
+            except asyncpg.PostgresError as error:
+                if connection.is_in_transaction():
+                    await connection.execute("ROLLBACK")
+                report.failed[tenant.slug] = f"{error.sqlstate}: {error}"
+            else:
+                async with database.control() as session:
+                    row = await session.get_one(Tenant, tenant.id)
+                    row.schema_revision = head("tenant")
+                    row.epoch = await next_epoch(session)
+                report.tenants.append(tenant.slug)
+            progress(tenant.slug, done, len(behind))
+    return report
+
+
+async def create_schema(database: AdminDatabase, tenant: Tenant, gateway_login: str) -> None:
+    """The provisioning step `schema`: role and schema of a tenant, complete or not at all."""
+    scope = tenant.scope
+    async with database.connection() as connection:
+        await create_role(connection, scope.role)
+        await grant_switch(connection, scope.role, gateway_login)
+        if await connection.fetchval("SELECT to_regnamespace($1)", scope.schema) is None:
+            await _apply(
+                connection,
+                scope.schema,
+                f"CREATE SCHEMA {scope.schema};\n"
+                f"GRANT USAGE ON SCHEMA {scope.schema} TO {scope.role};\n"
+                f"ALTER DEFAULT PRIVILEGES IN SCHEMA {scope.schema} "
+                f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {scope.role};\n" + tenant_script(),
+            )
+
+
+def login_of(url: str) -> str:
+    """The user name in a database URL."""
+    user = urlsplit(url).username
+    if not user:
+        raise ValueError("the gateway's database URL names no user")
+    return user

@@ -1,0 +1,455 @@
+CREATE TABLE alembic_version (
+    version_num VARCHAR(32) NOT NULL, 
+    CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num)
+);
+
+-- Running upgrade  -> 0001
+
+CREATE TABLE audit_events (
+    actor UUID, 
+    action TEXT NOT NULL, 
+    subject UUID, 
+    request_id TEXT, 
+    detail JSONB NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_audit_events PRIMARY KEY (id)
+);
+
+CREATE INDEX ix_audit_events_action ON audit_events (action);
+
+CREATE INDEX ix_audit_events_subject ON audit_events (subject);
+
+CREATE TABLE idempotency_keys (
+    principal UUID NOT NULL, 
+    key_hash TEXT NOT NULL, 
+    request_hash TEXT NOT NULL, 
+    result_id UUID NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_idempotency_keys PRIMARY KEY (id), 
+    CONSTRAINT uq_idempotency_keys_principal_key_hash UNIQUE (principal, key_hash)
+);
+
+CREATE TABLE oauth_clients (
+    client_id TEXT NOT NULL, 
+    name TEXT NOT NULL, 
+    redirect_uris TEXT[] NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_oauth_clients PRIMARY KEY (id), 
+    CONSTRAINT uq_oauth_clients_client_id UNIQUE (client_id)
+);
+
+CREATE TABLE pools (
+    code TEXT NOT NULL, 
+    name TEXT NOT NULL, 
+    kind TEXT NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_pools PRIMARY KEY (id), 
+    CONSTRAINT ck_pools_kind CHECK (kind IN ('shared', 'private')), 
+    CONSTRAINT uq_pools_code UNIQUE (code)
+);
+
+CREATE TABLE specialties (
+    code TEXT NOT NULL, 
+    label TEXT NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_specialties PRIMARY KEY (id), 
+    CONSTRAINT uq_specialties_code UNIQUE (code)
+);
+
+CREATE TABLE used_assertions (
+    assertion_id TEXT NOT NULL, 
+    expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_used_assertions PRIMARY KEY (id), 
+    CONSTRAINT uq_used_assertions_assertion_id UNIQUE (assertion_id)
+);
+
+CREATE INDEX ix_used_assertions_expires_at ON used_assertions (expires_at);
+
+CREATE TABLE users (
+    connection TEXT NOT NULL, 
+    external_id TEXT NOT NULL, 
+    email TEXT, 
+    display_name TEXT NOT NULL, 
+    roles TEXT[] NOT NULL, 
+    active BOOLEAN DEFAULT 'true' NOT NULL, 
+    last_sign_in_at TIMESTAMP WITH TIME ZONE, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_users PRIMARY KEY (id), 
+    CONSTRAINT uq_users_connection_external_id UNIQUE (connection, external_id)
+);
+
+CREATE TABLE login_requests (
+    client_id UUID NOT NULL, 
+    redirect_uri TEXT NOT NULL, 
+    code_challenge TEXT NOT NULL, 
+    state TEXT, 
+    scope TEXT NOT NULL, 
+    relay_hash TEXT NOT NULL, 
+    browser_hash TEXT NOT NULL, 
+    saml_request_id TEXT NOT NULL, 
+    expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    used_at TIMESTAMP WITH TIME ZONE, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_login_requests PRIMARY KEY (id), 
+    CONSTRAINT fk_login_requests_client_id FOREIGN KEY(client_id) REFERENCES oauth_clients (id), 
+    CONSTRAINT uq_login_requests_relay_hash UNIQUE (relay_hash)
+);
+
+CREATE INDEX ix_login_requests_expires_at ON login_requests (expires_at);
+
+CREATE TABLE patients (
+    user_id UUID, 
+    created_by UUID NOT NULL, 
+    sex TEXT NOT NULL, 
+    birth_year INTEGER NOT NULL, 
+    key_id UUID NOT NULL, 
+    wrapped_key BYTEA NOT NULL, 
+    sealed BYTEA NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_patients PRIMARY KEY (id), 
+    CONSTRAINT ck_patients_sex CHECK (sex IN ('female', 'male', 'other', 'unknown')), 
+    CONSTRAINT fk_patients_user_id FOREIGN KEY(user_id) REFERENCES users (id)
+);
+
+CREATE INDEX ix_patients_user_id ON patients (user_id);
+
+CREATE TABLE physicians (
+    user_id UUID NOT NULL, 
+    display_name TEXT NOT NULL, 
+    capacity INTEGER NOT NULL, 
+    available BOOLEAN NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_physicians PRIMARY KEY (id), 
+    CONSTRAINT ck_physicians_capacity CHECK (capacity BETWEEN 0 AND 1000), 
+    CONSTRAINT fk_physicians_user_id FOREIGN KEY(user_id) REFERENCES users (id), 
+    CONSTRAINT uq_physicians_user_id UNIQUE (user_id)
+);
+
+CREATE TABLE sessions (
+    user_id UUID NOT NULL, 
+    client_id UUID NOT NULL, 
+    roles TEXT[] NOT NULL, 
+    expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    revoked_at TIMESTAMP WITH TIME ZONE, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_sessions PRIMARY KEY (id), 
+    CONSTRAINT fk_sessions_client_id FOREIGN KEY(client_id) REFERENCES oauth_clients (id), 
+    CONSTRAINT fk_sessions_user_id FOREIGN KEY(user_id) REFERENCES users (id)
+);
+
+CREATE INDEX ix_sessions_user_id ON sessions (user_id);
+
+CREATE TABLE authorization_codes (
+    code_hash TEXT NOT NULL, 
+    session_id UUID NOT NULL, 
+    client_id UUID NOT NULL, 
+    redirect_uri TEXT NOT NULL, 
+    code_challenge TEXT NOT NULL, 
+    scope TEXT NOT NULL, 
+    expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    used_at TIMESTAMP WITH TIME ZONE, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_authorization_codes PRIMARY KEY (id), 
+    CONSTRAINT fk_authorization_codes_client_id FOREIGN KEY(client_id) REFERENCES oauth_clients (id), 
+    CONSTRAINT fk_authorization_codes_session_id FOREIGN KEY(session_id) REFERENCES sessions (id), 
+    CONSTRAINT uq_authorization_codes_code_hash UNIQUE (code_hash)
+);
+
+CREATE INDEX ix_authorization_codes_expires_at ON authorization_codes (expires_at);
+
+CREATE TABLE cases (
+    reference TEXT NOT NULL, 
+    patient_id UUID NOT NULL, 
+    created_by UUID NOT NULL, 
+    status TEXT NOT NULL, 
+    locale TEXT NOT NULL, 
+    region TEXT NOT NULL, 
+    complaint TEXT NOT NULL, 
+    history TEXT NOT NULL, 
+    body_site TEXT, 
+    symptoms TEXT[] NOT NULL, 
+    duration_days INTEGER, 
+    fitzpatrick INTEGER, 
+    submitted_at TIMESTAMP WITH TIME ZONE, 
+    emergency BOOLEAN DEFAULT 'false' NOT NULL, 
+    triage_level TEXT, 
+    triage_source TEXT, 
+    urgency INTEGER DEFAULT '3' NOT NULL, 
+    due_at TIMESTAMP WITH TIME ZONE, 
+    specialty TEXT, 
+    pool_id UUID, 
+    physician_id UUID, 
+    outcome TEXT, 
+    findings TEXT, 
+    answer TEXT, 
+    answered_by UUID, 
+    answered_at TIMESTAMP WITH TIME ZONE, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_cases PRIMARY KEY (id), 
+    CONSTRAINT ck_cases_status CHECK (status IN ('draft', 'submitted', 'triaged', 'queued', 'assigned', 'in_review', 'needs_info', 'pending_approval', 'answered', 'closed', 'cancelled')), 
+    CONSTRAINT ck_cases_triage_level CHECK (triage_level IN ('emergency', 'urgent', 'soon', 'routine')), 
+    CONSTRAINT ck_cases_fitzpatrick CHECK (fitzpatrick BETWEEN 1 AND 6), 
+    CONSTRAINT fk_cases_answered_by FOREIGN KEY(answered_by) REFERENCES physicians (id), 
+    CONSTRAINT fk_cases_patient_id FOREIGN KEY(patient_id) REFERENCES patients (id), 
+    CONSTRAINT fk_cases_physician_id FOREIGN KEY(physician_id) REFERENCES physicians (id), 
+    CONSTRAINT fk_cases_pool_id FOREIGN KEY(pool_id) REFERENCES pools (id), 
+    CONSTRAINT fk_cases_specialty FOREIGN KEY(specialty) REFERENCES specialties (code), 
+    CONSTRAINT uq_cases_reference UNIQUE (reference)
+);
+
+CREATE INDEX ix_cases_created_by ON cases (created_by);
+
+CREATE INDEX ix_cases_patient_id ON cases (patient_id);
+
+CREATE INDEX ix_cases_physician_id ON cases (physician_id);
+
+CREATE INDEX ix_cases_queue ON cases (specialty, urgency, id) WHERE status = 'queued';
+
+CREATE INDEX ix_cases_status ON cases (status, id);
+
+CREATE TABLE physician_licences (
+    physician_id UUID NOT NULL, 
+    region TEXT NOT NULL, 
+    number TEXT NOT NULL, 
+    valid_from DATE NOT NULL, 
+    valid_to DATE NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_physician_licences PRIMARY KEY (id), 
+    CONSTRAINT ck_physician_licences_valid CHECK (valid_from <= valid_to), 
+    CONSTRAINT fk_physician_licences_physician_id FOREIGN KEY(physician_id) REFERENCES physicians (id), 
+    CONSTRAINT uq_physician_licences_physician_id_region_number UNIQUE (physician_id, region, number)
+);
+
+CREATE TABLE physician_specialties (
+    physician_id UUID NOT NULL, 
+    specialty TEXT NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_physician_specialties PRIMARY KEY (id), 
+    CONSTRAINT fk_physician_specialties_physician_id FOREIGN KEY(physician_id) REFERENCES physicians (id), 
+    CONSTRAINT fk_physician_specialties_specialty FOREIGN KEY(specialty) REFERENCES specialties (code), 
+    CONSTRAINT uq_physician_specialties_physician_id_specialty UNIQUE (physician_id, specialty)
+);
+
+CREATE TABLE pool_members (
+    pool_id UUID NOT NULL, 
+    physician_id UUID NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_pool_members PRIMARY KEY (id), 
+    CONSTRAINT fk_pool_members_physician_id FOREIGN KEY(physician_id) REFERENCES physicians (id), 
+    CONSTRAINT fk_pool_members_pool_id FOREIGN KEY(pool_id) REFERENCES pools (id), 
+    CONSTRAINT uq_pool_members_pool_id_physician_id UNIQUE (pool_id, physician_id)
+);
+
+CREATE TABLE ai_results (
+    case_id UUID, 
+    endpoint TEXT NOT NULL, 
+    requested_by UUID NOT NULL, 
+    input_hash TEXT NOT NULL, 
+    image_hashes TEXT[] NOT NULL, 
+    model_name TEXT NOT NULL, 
+    model_version TEXT NOT NULL, 
+    latency_ms INTEGER NOT NULL, 
+    response JSONB NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_ai_results PRIMARY KEY (id), 
+    CONSTRAINT fk_ai_results_case_id FOREIGN KEY(case_id) REFERENCES cases (id)
+);
+
+CREATE INDEX ix_ai_results_case_id ON ai_results (case_id);
+
+CREATE INDEX ix_ai_results_input_hash ON ai_results (input_hash);
+
+CREATE TABLE assignments (
+    case_id UUID NOT NULL, 
+    physician_id UUID NOT NULL, 
+    kind TEXT NOT NULL, 
+    started_at TIMESTAMP WITH TIME ZONE, 
+    ended_at TIMESTAMP WITH TIME ZONE, 
+    end_reason TEXT, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_assignments PRIMARY KEY (id), 
+    CONSTRAINT ck_assignments_kind CHECK (kind IN ('primary', 'second_opinion')), 
+    CONSTRAINT fk_assignments_case_id FOREIGN KEY(case_id) REFERENCES cases (id), 
+    CONSTRAINT fk_assignments_physician_id FOREIGN KEY(physician_id) REFERENCES physicians (id)
+);
+
+CREATE INDEX ix_assignments_open ON assignments (physician_id) WHERE ended_at IS NULL;
+
+CREATE UNIQUE INDEX uq_assignments_active_primary ON assignments (case_id) WHERE kind = 'primary' AND ended_at IS NULL;
+
+CREATE TABLE case_events (
+    case_id UUID NOT NULL, 
+    action TEXT NOT NULL, 
+    from_status TEXT NOT NULL, 
+    to_status TEXT NOT NULL, 
+    actor UUID, 
+    reason TEXT, 
+    detail JSONB NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_case_events PRIMARY KEY (id), 
+    CONSTRAINT fk_case_events_case_id FOREIGN KEY(case_id) REFERENCES cases (id)
+);
+
+CREATE INDEX ix_case_events_case_id ON case_events (case_id);
+
+CREATE TABLE consents (
+    case_id UUID NOT NULL, 
+    patient_id UUID NOT NULL, 
+    wording TEXT NOT NULL, 
+    recorded_by UUID NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_consents PRIMARY KEY (id), 
+    CONSTRAINT fk_consents_case_id FOREIGN KEY(case_id) REFERENCES cases (id), 
+    CONSTRAINT fk_consents_patient_id FOREIGN KEY(patient_id) REFERENCES patients (id)
+);
+
+CREATE INDEX ix_consents_case_id ON consents (case_id);
+
+CREATE TABLE images (
+    case_id UUID NOT NULL, 
+    status TEXT NOT NULL, 
+    uploaded_by UUID NOT NULL, 
+    media_type TEXT NOT NULL, 
+    width INTEGER NOT NULL, 
+    height INTEGER NOT NULL, 
+    size INTEGER NOT NULL, 
+    sha256 TEXT NOT NULL, 
+    upload_sha256 TEXT NOT NULL, 
+    display_sha256 TEXT NOT NULL, 
+    body_site TEXT, 
+    view TEXT NOT NULL, 
+    captured_at TIMESTAMP WITH TIME ZONE, 
+    hints JSONB NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_images PRIMARY KEY (id), 
+    CONSTRAINT ck_images_status CHECK (status IN ('reserved', 'stored')), 
+    CONSTRAINT fk_images_case_id FOREIGN KEY(case_id) REFERENCES cases (id), 
+    CONSTRAINT uq_images_case_id_sha256 UNIQUE (case_id, sha256)
+);
+
+CREATE TABLE reports (
+    case_id UUID NOT NULL, 
+    case_version INTEGER NOT NULL, 
+    status TEXT NOT NULL, 
+    locale TEXT NOT NULL, 
+    created_by UUID NOT NULL, 
+    verify_hash TEXT NOT NULL, 
+    sha256 TEXT, 
+    size INTEGER, 
+    signature TEXT, 
+    supersedes UUID, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_reports PRIMARY KEY (id), 
+    CONSTRAINT ck_reports_status CHECK (status IN ('reserved', 'stored')), 
+    CONSTRAINT fk_reports_case_id FOREIGN KEY(case_id) REFERENCES cases (id), 
+    CONSTRAINT fk_reports_supersedes FOREIGN KEY(supersedes) REFERENCES reports (id), 
+    CONSTRAINT uq_reports_verify_hash UNIQUE (verify_hash)
+);
+
+CREATE INDEX ix_reports_case_id ON reports (case_id, id);
+
+CREATE TABLE annotations (
+    case_id UUID NOT NULL, 
+    image_id UUID NOT NULL, 
+    author UUID NOT NULL, 
+    source TEXT NOT NULL, 
+    shape TEXT NOT NULL, 
+    geometry JSONB NOT NULL, 
+    label TEXT NOT NULL, 
+    text TEXT NOT NULL, 
+    supersedes UUID, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_annotations PRIMARY KEY (id), 
+    CONSTRAINT ck_annotations_shape CHECK (shape IN ('point', 'polyline', 'polygon', 'circle', 'ellipse', 'rectangle')), 
+    CONSTRAINT ck_annotations_source CHECK (source IN ('human', 'ai')), 
+    CONSTRAINT fk_annotations_case_id FOREIGN KEY(case_id) REFERENCES cases (id), 
+    CONSTRAINT fk_annotations_image_id FOREIGN KEY(image_id) REFERENCES images (id), 
+    CONSTRAINT fk_annotations_supersedes FOREIGN KEY(supersedes) REFERENCES annotations (id), 
+    CONSTRAINT uq_annotations_supersedes UNIQUE (supersedes)
+);
+
+CREATE INDEX ix_annotations_case_id ON annotations (case_id);
+
+INSERT INTO specialties (id, code, label) VALUES ('01900000-0000-7000-8000-000000000001', 'dermatology', 'Dermatology'), ('01900000-0000-7000-8000-000000000002', 'paediatric-dermatology', 'Paediatric dermatology'), ('01900000-0000-7000-8000-000000000003', 'dermato-oncology', 'Dermato-oncology');
+
+INSERT INTO pools (id, code, name, kind) VALUES ('01900000-0000-7000-8000-000000000101', 'shared', 'Shared pool', 'shared');
+
+DO $$
+DECLARE tenant text := quote_ident(current_schema());
+BEGIN
+    EXECUTE 'REVOKE UPDATE, DELETE, TRUNCATE ON audit_events, case_events FROM ' || tenant;
+    EXECUTE 'REVOKE ALL ON alembic_version FROM ' || tenant;
+END $$;
+
+INSERT INTO alembic_version (version_num) VALUES ('0001') RETURNING alembic_version.version_num;
+
