@@ -1,0 +1,143 @@
+"""A tenant's keys: made at provisioning, wrapped at rest, unwrapped when first used.
+
+Token keys are ES256 (RFC 7518), which verifies faster here than EdDSA and signs ten times faster than RS256.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from joserfc import jws
+from joserfc.jwk import ECKey
+from sqlalchemy import select
+
+from auth.keys.errors import KeyMissing
+from auth.keys.models import TenantKey
+from auth.saml.request import new_sp_key
+from core import crypto
+from core.crypto import MasterKey
+from core.database import ControlSession, Database, TenantScope
+from core.ids import new_id
+from tenants.directory.models import Tenant
+
+
+@dataclass(frozen=True)
+class DataKey:
+    """An AES-256 key that wraps patients' keys; `id` stands beside what it wrapped."""
+
+    id: UUID
+    secret: bytes
+
+
+@dataclass(frozen=True)
+class SamlKey:
+    """The service provider's RSA key and self-signed certificate, PEM."""
+
+    private_pem: str
+    certificate_pem: str
+
+
+def generate(purpose: str, tenant: Tenant, entity_id: str, master: MasterKey) -> TenantKey:
+    """A new wrapped key of `tenant`, not yet in any session."""
+    key_id = new_id()
+    public: dict[str, Any]
+    if purpose == "token":
+        key = ECKey.generate_key("P-256", {"kid": str(key_id), "use": "sig", "alg": "ES256"})
+        private, public = key.as_pem(private=True), key.as_dict(private=False)
+    elif purpose == "saml":
+        private_pem, certificate_pem = new_sp_key(entity_id)
+        private, public = private_pem.encode(), {"certificate": certificate_pem}
+    else:
+        private, public = crypto.new_key(), {}
+    return TenantKey(
+        id=key_id,
+        tenant_id=tenant.id,
+        purpose=purpose,
+        kek_id=master.kek_id,
+        private_wrapped=master.wrap(tenant.key, f"{purpose}:{key_id}", private),
+        public=public,
+    )
+
+
+class KeyRing:
+    """The keys of all tenants, each read and unwrapped once per process and forgotten when the tenant changes."""
+
+    def __init__(self, database: Database, master: MasterKey) -> None:
+        self._database = database
+        self._master = master
+        self._active: dict[tuple[str, str], tuple[TenantKey, bytes]] = {}
+        self._by_id: dict[tuple[str, UUID], bytes] = {}
+
+    def forget(self, tenant: TenantScope) -> None:
+        """Drop what is remembered of a tenant's active keys, after a rotation."""
+        for purpose in ("token", "saml", "data"):
+            self._active.pop((tenant.key, purpose), None)
+
+    def _unwrap(self, tenant: TenantScope, row: TenantKey) -> bytes:
+        return self._master.unwrap(tenant.key, f"{row.purpose}:{row.id}", row.private_wrapped)
+
+    async def _get_active(self, tenant: TenantScope, purpose: str) -> tuple[TenantKey, bytes]:
+        held = self._active.get((tenant.key, purpose))
+        if held is None:
+            async with self._database.control() as session:
+                row = await session.scalar(
+                    select(TenantKey)
+                    .join(Tenant, Tenant.id == TenantKey.tenant_id)
+                    .where(
+                        Tenant.key == tenant.key, TenantKey.purpose == purpose, TenantKey.state == "active"
+                    )
+                )
+            if row is None:
+                raise KeyMissing(
+                    f"No active {purpose} key; run `dermadetect tenants create` again to finish."
+                )
+            held = self._active[tenant.key, purpose] = (row, self._unwrap(tenant, row))
+        return held
+
+    async def data_key(self, tenant: TenantScope) -> DataKey:
+        """The key that wraps new patients' keys."""
+        row, secret = await self._get_active(tenant, "data")
+        return DataKey(row.id, secret)
+
+    async def data_key_by_id(self, tenant: TenantScope, key_id: UUID) -> bytes:
+        """The secret of the data key that wrapped an older patient's key. Raises `KeyMissing`."""
+        if (tenant.key, key_id) not in self._by_id:
+            async with self._database.control() as session:
+                row = await session.scalar(
+                    select(TenantKey)
+                    .join(Tenant, Tenant.id == TenantKey.tenant_id)
+                    .where(Tenant.key == tenant.key, TenantKey.id == key_id, TenantKey.purpose == "data")
+                )
+            if row is None:
+                raise KeyMissing("The key of this record does not exist any more.")
+            self._by_id[tenant.key, key_id] = self._unwrap(tenant, row)
+        return self._by_id[tenant.key, key_id]
+
+    async def saml_key(self, tenant: TenantScope) -> SamlKey:
+        """The key that signs requests to the identity provider and opens encrypted assertions."""
+        row, secret = await self._get_active(tenant, "saml")
+        return SamlKey(secret.decode(), row.public["certificate"])
+
+    async def token_key(self, tenant: TenantScope) -> ECKey:
+        """The private key that signs the tenant's tokens; its `kid` is set."""
+        row, secret = await self._get_active(tenant, "token")
+        return ECKey.import_key(secret, {"kid": str(row.id), "use": "sig", "alg": "ES256"})
+
+    async def sign(self, tenant: TenantScope, payload: bytes, typ: str) -> str:
+        """A compact JWS (RFC 7515) over `payload` by the tenant's token key; `typ` keeps it from being taken for
+        an access token."""
+        key = await self.token_key(tenant)
+        return jws.serialize_compact(
+            {"alg": "ES256", "kid": key.kid, "typ": typ}, payload, key, algorithms=["ES256"]
+        )
+
+
+async def public_token_keys(session: ControlSession, tenant: TenantScope) -> list[dict[str, Any]]:
+    """The JWKs that verify this tenant's tokens: the active key and those being retired."""
+    rows = await session.scalars(
+        select(TenantKey)
+        .join(Tenant, Tenant.id == TenantKey.tenant_id)
+        .where(Tenant.key == tenant.key, TenantKey.purpose == "token", TenantKey.state != "retired")
+        .order_by(TenantKey.id.desc())
+    )
+    return [row.public for row in rows]

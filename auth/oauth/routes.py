@@ -1,0 +1,177 @@
+"""The tenant's authorization server."""
+
+import secrets
+from typing import Annotated
+
+from fastapi import APIRouter, Cookie, Form, Query, Request, Response
+from fastapi.responses import RedirectResponse
+
+from auth.keys.service import KeyRing, public_token_keys
+from auth.oauth.errors import OAuthError
+from auth.oauth.schemas import JwkSet, ServerMetadata, TokenResponse
+from auth.oauth.service import answer_url, check_challenge, find_client, redeem
+from auth.people.service import end_session
+from auth.roles import SCOPES
+from auth.saml.errors import NoConnection
+from auth.saml.routes import BROWSER_COOKIE
+from auth.saml.service import SignIn, begin
+from auth.tokens.service import granted_scope, issue
+from core.access import Control, Principal, Tenant, context_of, signed_in
+from core.database import Database
+from core.limits import RateLimited, declared_limits, limiter
+from core.parts import part
+from core.problems import Unauthenticated, responses
+from core.settings import Settings
+from tenants.audit.service import audit
+from tenants.directory.cache import Directory
+from tenants.directory.service import revoke_session
+
+router = APIRouter(tags=["single sign-on"])
+
+
+@router.get(
+    "/auth/authorize",
+    summary="Start a sign-in (OAuth 2.1 authorization code with PKCE)",
+    operation_id="oauth_authorize",
+    response_class=RedirectResponse,
+    status_code=303,
+    responses=responses(OAuthError, NoConnection, RateLimited),
+    dependencies=[declared_limits],
+)
+@limiter.limit("60/minute")
+async def authorize(
+    request: Request,
+    tenant: Tenant,
+    database: Annotated[Database, part(Database)],
+    keys: Annotated[KeyRing, part(KeyRing)],
+    client_id: Annotated[str, Query(max_length=63)],
+    redirect_uri: Annotated[str, Query(max_length=2000)],
+    response_type: Annotated[str, Query(max_length=40)] = "",
+    code_challenge: Annotated[str, Query(max_length=128)] = "",
+    code_challenge_method: Annotated[str, Query(max_length=16)] = "",
+    state: Annotated[str | None, Query(max_length=500)] = None,
+    scope: Annotated[str, Query(max_length=1000)] = "",
+    browser_secret: Annotated[str | None, Cookie(alias=BROWSER_COOKIE, min_length=43, max_length=43)] = None,
+) -> RedirectResponse:
+    origin = context_of(request).origin
+    async with database.tenant(tenant) as session:
+        client = await find_client(session, client_id, redirect_uri)
+    try:
+        if response_type != "code":
+            raise OAuthError("unsupported_response_type", "Send `response_type=code`.")
+        check_challenge(code_challenge, code_challenge_method)
+    except OAuthError as error:  # from here on the redirect URI is the client's own, which wants to know
+        return RedirectResponse(
+            answer_url(
+                redirect_uri, state, origin, error=error.extra["error"], error_description=error.detail
+            ),
+            status_code=303,
+        )
+    # One secret per browser, not per sign-in: two tabs must not spoil each other's.
+    browser_secret = browser_secret or secrets.token_urlsafe(32)
+    url = await begin(
+        database,
+        keys,
+        SignIn(tenant, origin),
+        client_id=client.id,
+        redirect_uri=redirect_uri,
+        code_challenge=code_challenge,
+        state=state,
+        scope=scope,
+        browser_secret=browser_secret,
+    )
+    response = RedirectResponse(url, status_code=303, headers={"Cache-Control": "no-store"})
+    # SameSite=None: the identity provider's answer is a cross-site POST, which carries no stricter cookie.
+    response.set_cookie(
+        BROWSER_COOKIE, browser_secret, max_age=600, secure=True, httponly=True, samesite="none"
+    )
+    return response
+
+
+@router.post(
+    "/auth/token",
+    summary="Exchange a code for an access token",
+    operation_id="oauth_token",
+    responses=responses(OAuthError, RateLimited),
+    dependencies=[declared_limits],
+)
+@limiter.limit("120/minute")
+async def token(
+    request: Request,
+    response: Response,
+    tenant: Tenant,
+    database: Annotated[Database, part(Database)],
+    keys: Annotated[KeyRing, part(KeyRing)],
+    directory: Annotated[Directory, part(Directory)],
+    settings: Annotated[Settings, part(Settings)],
+    grant_type: Annotated[str, Form(max_length=100)],
+    code: Annotated[str, Form(max_length=200)] = "",
+    redirect_uri: Annotated[str, Form(max_length=2000)] = "",
+    client_id: Annotated[str, Form(max_length=63)] = "",
+    code_verifier: Annotated[str, Form(max_length=128)] = "",
+) -> TokenResponse:
+    if grant_type != "authorization_code":
+        raise OAuthError("unsupported_grant_type", "Send `grant_type=authorization_code`.")
+    sign_in, requested = await redeem(
+        database, tenant, code=code, verifier=code_verifier, client_id=client_id, redirect_uri=redirect_uri
+    )
+    record = directory.by_key(tenant.key)
+    assert record is not None  # routing found it in the same directory
+    issued = await issue(
+        keys,
+        record,
+        context_of(request).origin,
+        sign_in,
+        granted_scope(requested, sign_in.roles),
+        settings.access_token_s,
+    )
+    response.headers["Cache-Control"] = "no-store"
+    return TokenResponse(access_token=issued.access_token, expires_in=issued.expires_in, scope=issued.scope)
+
+
+@router.post(
+    "/auth/logout",
+    summary="End the sign-in session of the access token",
+    operation_id="oauth_logout",
+    status_code=204,
+    responses=responses(Unauthenticated),
+)
+async def logout(
+    tenant: Tenant,
+    principal: Annotated[Principal, signed_in],
+    database: Annotated[Database, part(Database)],
+    control: Control,
+) -> None:
+    async with database.tenant(tenant) as session:
+        expires_at = await end_session(session, principal.session)
+        if expires_at is not None:
+            audit(session, principal, "sign-out", principal.session)
+    if expires_at is not None:
+        await revoke_session(control, tenant.key, principal.session, expires_at)
+
+
+@router.get(
+    "/.well-known/oauth-authorization-server",
+    summary="The authorization server's metadata (RFC 8414)",
+    operation_id="oauth_metadata",
+)
+async def server_metadata(request: Request, tenant: Tenant) -> ServerMetadata:
+    origin = context_of(request).origin
+    return ServerMetadata(
+        issuer=origin,
+        authorization_endpoint=f"{origin}/auth/authorize",
+        token_endpoint=f"{origin}/auth/token",
+        revocation_endpoint=f"{origin}/auth/logout",
+        jwks_uri=f"{origin}/.well-known/jwks.json",
+        scopes_supported=sorted(SCOPES),
+    )
+
+
+@router.get(
+    "/.well-known/jwks.json",
+    summary="The tenant's public keys (RFC 7517)",
+    operation_id="oauth_jwks",
+)
+async def jwks(tenant: Tenant, control: Control, response: Response) -> JwkSet:
+    response.headers["Cache-Control"] = "public, max-age=300"
+    return JwkSet(keys=await public_token_keys(control, tenant))

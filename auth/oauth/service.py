@@ -1,0 +1,151 @@
+"""The authorization code flow with PKCE (RFC 6749, RFC 7636, OAuth 2.1), one authorization server per tenant."""
+
+import hashlib
+import hmac
+import re
+import secrets
+from base64 import urlsafe_b64encode
+from collections.abc import Sequence
+from datetime import timedelta
+from urllib.parse import urlencode, urlsplit
+
+from sqlalchemy import select, update
+
+from auth.oauth.errors import OAuthError
+from auth.oauth.models import AuthorizationCode, LoginRequest, OAuthClient
+from auth.people.models import SignInSession
+from core.clock import utcnow
+from core.database import Database, TenantScope, TenantSession
+from core.problems import Invalid
+
+LOGIN_LIFE = timedelta(minutes=10)
+CODE_LIFE = timedelta(seconds=60)
+SESSION_LIFE = timedelta(hours=10)
+
+_CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
+_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
+_CLIENT_ID = re.compile(r"[a-z0-9][a-z0-9-]{1,62}")
+
+
+class BadRedirectUri(Invalid):
+    slug, title = "bad-redirect-uri", "Not a usable redirect URI"
+
+
+def hash_secret(secret: str) -> str:
+    """SHA-256 in hexadecimal: our secrets are 256 random bits, which need no slow hash."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def check_redirect_uri(uri: str) -> None:
+    """Raise `BadRedirectUri` unless `uri` is absolute, without fragment, and https, loopback http, or a private
+    scheme of an app (RFC 8252)."""
+    parts = urlsplit(uri)
+    loopback = parts.scheme == "http" and parts.hostname in ("127.0.0.1", "::1", "localhost")
+    app = "." in parts.scheme
+    if "#" in uri or not (loopback or app or (parts.scheme == "https" and parts.hostname)):
+        raise BadRedirectUri(
+            f"{uri!r}: use https, http on 127.0.0.1, or an app's own scheme with a dot in it; no fragment."
+        )
+
+
+async def register_client(
+    session: TenantSession, client_id: str, name: str, redirect_uris: list[str]
+) -> OAuthClient:
+    """Register a public client app, or replace the redirect URIs of one. Raises `BadRedirectUri`, `Invalid`."""
+    if not _CLIENT_ID.fullmatch(client_id):
+        raise Invalid("A client id is 2 to 63 lowercase letters, digits and hyphens.")
+    for uri in redirect_uris:
+        check_redirect_uri(uri)
+    client = await session.scalar(select(OAuthClient).where(OAuthClient.client_id == client_id))
+    if client is None:
+        client = OAuthClient(client_id=client_id, name=name, redirect_uris=redirect_uris)
+        session.add(client)
+    else:
+        client.name, client.redirect_uris = name, redirect_uris
+    await session.flush()
+    return client
+
+
+async def list_clients(session: TenantSession) -> Sequence[OAuthClient]:
+    """The tenant's client apps by id; there are few."""
+    return (await session.scalars(select(OAuthClient).order_by(OAuthClient.client_id))).all()
+
+
+async def find_client(session: TenantSession, client_id: str, redirect_uri: str) -> OAuthClient:
+    """The client, if `redirect_uri` is one of its own to the letter. Raises `OAuthError`, which must be shown and
+    never redirected: the redirect URI is not to be trusted."""
+    client = await session.scalar(select(OAuthClient).where(OAuthClient.client_id == client_id))
+    if client is None:
+        raise OAuthError("invalid_client", "No client app of this id is registered here.")
+    if redirect_uri not in client.redirect_uris:
+        raise OAuthError("invalid_request", "The redirect URI is not registered for this client app.")
+    return client
+
+
+def check_challenge(challenge: str, method: str) -> None:
+    """PKCE is required, with S256 (OAuth 2.1, 4.1.1). Raises `OAuthError`."""
+    if method != "S256" or not _CHALLENGE.fullmatch(challenge):
+        raise OAuthError(
+            "invalid_request", "Send `code_challenge` with `code_challenge_method=S256` (RFC 7636)."
+        )
+
+
+async def make_code(session: TenantSession, login: LoginRequest, sign_in: SignInSession) -> str:
+    """The one-time code of a successful sign-in."""
+    code = secrets.token_urlsafe(32)
+    session.add(
+        AuthorizationCode(
+            code_hash=hash_secret(code),
+            session_id=sign_in.id,
+            client_id=login.client_id,
+            redirect_uri=login.redirect_uri,
+            code_challenge=login.code_challenge,
+            scope=login.scope,
+            expires_at=utcnow() + CODE_LIFE,
+        )
+    )
+    await session.flush()
+    return code
+
+
+def answer_url(redirect_uri: str, state: str | None, issuer: str, **answer: str) -> str:
+    """Where to send the browser with `code` or `error`. `iss` keeps a code from being redeemed at another server by
+    a client that talks to several (RFC 9207)."""
+    answer |= {"iss": issuer} | ({"state": state} if state else {})
+    separator = "&" if urlsplit(redirect_uri).query else "?"
+    return f"{redirect_uri}{separator}{urlencode(answer)}"
+
+
+async def redeem(
+    database: Database, tenant: TenantScope, *, code: str, verifier: str, client_id: str, redirect_uri: str
+) -> tuple[SignInSession, str]:
+    """Exchange a code for its sign-in session and the requested scope. Raises `OAuthError`.
+
+    A code works once, in parallel too; it is spent in a transaction of its own, so that one that was tried with a
+    wrong verifier stays spent.
+    """
+    refused = OAuthError(
+        "invalid_grant", "The code is unknown, used, expired, or was given to another client."
+    )
+    async with database.tenant(tenant) as session:
+        found = await session.scalar(
+            update(AuthorizationCode)
+            .where(AuthorizationCode.code_hash == hash_secret(code), AuthorizationCode.used_at.is_(None))
+            .values(used_at=utcnow())
+            .returning(AuthorizationCode)
+        )
+    if found is None or found.expires_at <= utcnow():
+        raise refused
+    async with database.tenant(tenant) as session:
+        client = await session.get_one(OAuthClient, found.client_id)
+        sign_in = await session.get_one(SignInSession, found.session_id)
+    challenge = urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
+    if (
+        client.client_id != client_id
+        or found.redirect_uri != redirect_uri
+        or not _VERIFIER.fullmatch(verifier)
+        or not hmac.compare_digest(challenge, found.code_challenge)
+        or sign_in.revoked_at is not None
+    ):
+        raise refused
+    return sign_in, found.scope

@@ -1,0 +1,30 @@
+"""Roles are sets of scopes. Routes demand scopes; which rows a role may touch is decided in the services."""
+
+SCOPES = {
+    "cases:create": "open a case and add photographs",
+    "cases:read": "read cases you are concerned with",
+    "cases:submit": "submit or cancel your cases",
+    "cases:triage": "triage and queue cases",
+    "cases:answer": "claim, annotate and answer cases",
+    "ai:use": "ask the AI Service",
+    "reports:read": "read reports",
+    "physicians:manage": "register physicians",
+    "users:read": "list people",
+    "usage:read": "see the plan's use",
+}
+
+ROLES: dict[str, frozenset[str]] = {
+    "tenant_admin": frozenset(
+        {"cases:read", "cases:submit", "physicians:manage", "users:read", "usage:read", "reports:read"}
+    ),
+    "coordinator": frozenset({"cases:read", "cases:triage", "ai:use", "users:read", "reports:read"}),
+    "physician": frozenset({"cases:read", "cases:answer", "ai:use", "reports:read"}),
+    "referrer": frozenset({"cases:create", "cases:read", "cases:submit", "ai:use", "reports:read"}),
+    "patient": frozenset({"cases:create", "cases:read", "cases:submit", "ai:use", "reports:read"}),
+    "auditor": frozenset({"usage:read", "users:read"}),
+}
+
+
+def scopes_of(roles: list[str]) -> frozenset[str]:
+    """All scopes that come with any of `roles`; unknown roles bring none."""
+    return frozenset().union(*(ROLES.get(role, frozenset()) for role in roles))
