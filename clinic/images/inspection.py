@@ -1,0 +1,213 @@
+"""From uploaded bytes to a photograph that can be trusted to be one.
+
+Pure and picklable, to run in `core.jail`: the decoders below Pillow are C, and what they read is hostile until
+proven otherwise. The order of the checks is the point: the cheap ones come first, and nothing is decoded before
+its size is known (a PNG of 12 KB can hold 100 megapixels).
+"""
+
+import hashlib
+import io
+import warnings
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from PIL import Image, ImageFile
+
+from clinic.images.errors import (
+    ImageAnimated,
+    ImageColourUnsupported,
+    ImageDamaged,
+    ImageDimensionsRefused,
+    ImageEmpty,
+    ImageTooLarge,
+    ImageTypeMismatch,
+    ImageTypeUnsupported,
+)
+from clinic.images.metadata import PNG_SIGNATURE, Kind, Structure, read_structure, require_all_rows
+
+MediaType = Literal["image/jpeg", "image/png"]
+
+THUMBNAIL_SIDE, DISPLAY_SIDE = 256, 2048  # longest side, in pixels
+HELPFUL_SIDE = 600  # below this on the shorter side, fine structures of a lesion are rarely resolved
+
+_MEDIA_TYPES: dict[Kind, MediaType] = {"jpeg": "image/jpeg", "png": "image/png"}
+_FOREIGN = (  # offset, magic, name: what people upload by mistake deserves better than "unsupported"
+    (0, b"GIF8", "a GIF"),
+    (8, b"WEBP", "a WebP"),
+    (4, b"ftypavif", "an AVIF"),
+    (4, b"ftyp", "an HEIC photograph or a video"),
+    (0, b"II*\x00", "a TIFF or a raw photograph"),
+    (0, b"MM\x00*", "a TIFF or a raw photograph"),
+    (0, b"BM", "a BMP"),
+    (128, b"DICM", "a DICOM object"),
+    (0, b"%PDF", "a PDF"),
+    (0, b"PK\x03\x04", "an archive"),
+    (0, b"<", "a text document such as SVG or HTML"),
+)
+_UPRIGHT = {  # EXIF orientation → the turn that undoes it
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+@dataclass(frozen=True)
+class InspectedImage:
+    """A photograph that was decoded whole, and its copies.
+
+    `width` and `height` are in pixels as stored; `orientation` (EXIF, 1 to 8) says how to turn them upright.
+    `original` is the upload without metadata, pixels bit-exact; `sha256` is its hash, `upload_sha256` that of
+    what was sent (both lower-case hexadecimal). `display` (longest side at most 2,048) and `thumbnail` (256)
+    are upright JPEGs in the photograph's own colour space. `captured_at` is the camera's clock, without a time
+    zone. `hints` are codes of the AI contract's image issues that need no AI: `low_resolution`.
+    """
+
+    media_type: MediaType
+    width: int
+    height: int
+    orientation: int
+    captured_at: datetime | None
+    upload_sha256: str
+    sha256: str
+    original: bytes
+    display: bytes
+    thumbnail: bytes
+    hints: tuple[str, ...]
+
+
+def inspect_image(
+    data: bytes, *, declared_type: str | None, max_bytes: int, max_pixels: int
+) -> InspectedImage:
+    """Check an uploaded photograph and make its stored, displayed and thumbnail forms.
+
+    `declared_type` is the upload's media type, `None` if it had none; `max_pixels` is width times height
+    (Pillow itself stops at 178,956,970).
+    Raises the problems of `clinic.images.errors`. Data after the picture's end is not refused, since many
+    phones append some (motion, depth, gain maps), but never stored; of a multi-picture JPEG the first remains.
+    A JPEG cut short and then properly closed decodes as whole: its format does not say how much there should be.
+    """
+    if not data:
+        raise ImageEmpty("The upload is empty. Choose the photograph again.")
+    if len(data) > max_bytes:
+        raise ImageTooLarge(f"The photograph has {len(data):,} bytes; at most {max_bytes:,} are accepted.")
+    kind = _kind(data)
+    _compare_declared(declared_type, kind)
+    structure = read_structure(data, kind)
+    _refuse_unfit(structure, max_pixels)
+    if kind == "png":
+        require_all_rows(structure.stripped)
+    picture = _decode(structure.stripped, kind)
+    display = _copy(picture, DISPLAY_SIDE, structure.orientation)
+    return InspectedImage(
+        media_type=_MEDIA_TYPES[kind],
+        width=structure.width,
+        height=structure.height,
+        orientation=structure.orientation,
+        captured_at=structure.captured_at,
+        upload_sha256=hashlib.sha256(data).hexdigest(),
+        sha256=hashlib.sha256(structure.stripped).hexdigest(),
+        original=structure.stripped,
+        display=_jpeg(display, quality=88),
+        thumbnail=_jpeg(_copy(display, THUMBNAIL_SIDE, 1), quality=82),
+        hints=("low_resolution",) if min(structure.width, structure.height) < HELPFUL_SIDE else (),
+    )
+
+
+def _kind(data: bytes) -> Kind:
+    if data.startswith(b"\xff\xd8\xff"):
+        return "jpeg"
+    if data.startswith(PNG_SIGNATURE):
+        return "png"
+    for offset, magic, name in _FOREIGN:
+        if data[offset : offset + len(magic)] == magic:
+            raise ImageTypeUnsupported(
+                f"The file is {name}. Export the photograph as JPEG or PNG and upload that."
+            )
+    raise ImageTypeUnsupported("The file is neither a JPEG nor a PNG. Export the photograph as one of them.")
+
+
+def _compare_declared(declared_type: str | None, kind: Kind) -> None:
+    if declared_type is None:
+        return
+    declared = declared_type.partition(";")[0].strip().lower()
+    if declared == "image/jpg":  # not registered, yet what many clients send
+        declared = "image/jpeg"
+    if declared not in _MEDIA_TYPES.values():
+        raise ImageTypeUnsupported("The declared media type is not accepted. Send image/jpeg or image/png.")
+    if declared != _MEDIA_TYPES[kind]:
+        raise ImageTypeMismatch(
+            f"The photograph was declared {declared} but is {_MEDIA_TYPES[kind]}. Correct the type."
+        )
+
+
+def _refuse_unfit(structure: Structure, max_pixels: int) -> None:
+    pixels = structure.width * structure.height
+    if not pixels:
+        raise ImageDimensionsRefused("The photograph has no width or no height. Upload the original file.")
+    if pixels > max_pixels:
+        raise ImageDimensionsRefused(
+            f"The photograph has {structure.width} × {structure.height} pixels; at most {max_pixels:,} in all are "
+            "accepted. Upload a smaller copy."
+        )
+    if structure.animated:
+        raise ImageAnimated("The PNG is an animation. Upload one still photograph.")
+    if structure.printing_colours:
+        raise ImageColourUnsupported("The photograph has printing colours (CMYK). Export it as sRGB.")
+    if structure.bits > 8:
+        raise ImageColourUnsupported(
+            f"The photograph has {structure.bits} bits a channel; 8 are accepted. Export it as 8-bit sRGB."
+        )
+
+
+def _decode(data: bytes, kind: Kind) -> Image.Image:
+    """Decode every pixel, as greyscale or RGB on white, ICC profile attached."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise RuntimeError("Pillow was told to accept truncated images")
+    try:
+        with (
+            warnings.catch_warnings(action="ignore"),  # of sizes: they have been accepted
+            Image.open(io.BytesIO(data), formats=(kind.upper(),)) as picture,
+        ):
+            picture.load()
+            return _flatten(picture)
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's decoders raise whatever their parsing stumbles over
+        raise ImageDamaged(
+            "The photograph cannot be decoded to its end. Upload the original file again."
+        ) from error
+
+
+def _flatten(picture: Image.Image) -> Image.Image:
+    profile: bytes = picture.info.get("icc_profile") or b""
+    if picture.has_transparency_data:
+        layer = picture.convert("RGBA")
+        flat = Image.new("RGB", layer.size, "white")
+        flat.paste(layer, mask=layer)
+    else:
+        flat = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+    # A profile of another colour space than the pixels' would turn them wrong (ICC.1:2022, 7.2.6).
+    fits = profile[16:20] == (b"GRAY" if flat.mode == "L" else b"RGB ")
+    flat.info = {"icc_profile": profile} if fits else {}
+    return flat
+
+
+def _copy(picture: Image.Image, side: int, orientation: int) -> Image.Image:
+    scale = min(1.0, side / max(picture.size))
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    small = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
+    upright = small.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else small
+    upright.info = picture.info
+    return upright
+
+
+def _jpeg(picture: Image.Image, quality: int) -> bytes:
+    out = io.BytesIO()
+    profile = picture.info.get("icc_profile")
+    picture.save(out, "JPEG", quality=quality, subsampling="4:4:4", optimize=True, icc_profile=profile)
+    return out.getvalue()

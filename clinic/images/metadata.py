@@ -1,0 +1,261 @@
+"""The structure of JPEG and PNG files, read and rewritten without touching a pixel.
+
+A photograph carries where and when it was taken, by which device, and often a second, smaller copy of itself.
+Re-encoding would lose all that, but the image's quality with it; so the file is walked segment by segment
+(JPEG: ITU-T T.81, annex B) or chunk by chunk (PNG: W3C PNG, third edition, section 5) and only what is
+needed to show it is copied, byte for byte. The colour profile stays, and of EXIF the orientation alone.
+"""
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from clinic.images.errors import ImageDamaged
+
+Kind = Literal["jpeg", "png"]
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_KEPT = {
+    b"IHDR",
+    b"PLTE",
+    b"IDAT",
+    b"IEND",
+    b"tRNS",
+    b"gAMA",
+    b"cHRM",
+    b"sRGB",
+    b"iCCP",
+    b"sBIT",
+    b"bKGD",
+    b"pHYs",
+}
+
+_SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
+_APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOFn: all of C0–CF but DHT, JPG and DAC
+_TABLES = {0xC4, 0xCC, 0xDB, 0xDC, 0xDD}  # DHT, DAC, DQT, DNL, DRI
+_MARKER = re.compile(rb"\xff+[^\xff]")  # any number of fill bytes may stand before it
+# Inside a scan 0xFF is data when a zero follows, a restart marker D0–D7, or a fill byte before another 0xFF.
+_SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+
+# PNG, section 8.1: left, top, step across, step down of each of the seven interlaced passes
+_ADAM7 = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)
+
+_ORIENTATION, _EXIF_POINTER, _DATE_TIME_ORIGINAL = 0x0112, 0x8769, 0x9003
+_SHORT, _LONG, _ASCII = 3, 4, 2
+
+
+@dataclass(frozen=True)
+class Structure:
+    """What a file says of itself before a pixel is decoded; sizes in pixels as stored, `bits` per channel."""
+
+    width: int
+    height: int
+    bits: int
+    printing_colours: bool
+    """Four components: CMYK or YCCK."""
+    animated: bool
+    orientation: int
+    """EXIF orientation, 1 (upright) to 8."""
+    captured_at: datetime | None
+    """The camera's clock, whose time zone nobody knows."""
+    stripped: bytes
+    """The file without metadata; decodes to the same pixels."""
+
+
+def strip_metadata(data: bytes, kind: Kind) -> bytes:
+    """The same picture without metadata: pixels bit-exact, ICC profile kept, of EXIF only the orientation.
+
+    Raises `ImageDamaged`. Whatever follows the end of the (first) picture is dropped: the further pictures
+    of a multi-picture file (CIPA DC-007) as much as an appended archive.
+    """
+    return read_structure(data, kind).stripped
+
+
+def read_structure(data: bytes, kind: Kind) -> Structure:
+    """Walk `data` once, in time proportional to its length. Raises `ImageDamaged`."""
+    try:
+        return _read_jpeg(data) if kind == "jpeg" else _read_png(data)
+    except (struct.error, IndexError) as error:
+        raise ImageDamaged("The file ends before its picture does. Upload the whole file again.") from error
+
+
+def _read_jpeg(data: bytes) -> Structure:
+    if data[:2] != b"\xff\xd8":
+        raise ImageDamaged("The file does not start as a JPEG does. Upload the original file.")
+    jfif, exif, frame = b"", b"", b""
+    kept: list[bytes] = []
+    position, scanned = 2, False
+    while True:
+        start = position
+        if data[position] != 0xFF:
+            raise ImageDamaged("The JPEG has bytes between its segments. Upload the original file.")
+        found = _MARKER.match(data, position)
+        if not found:
+            raise struct.error("fill bytes without a marker")
+        position = found.end() - 1
+        marker = data[position]
+        if marker == _EOI:
+            break
+        (length,) = struct.unpack_from(">H", data, position + 1)
+        body = data[position + 3 : position + 1 + length]
+        if length < 2 or len(body) != length - 2:
+            raise struct.error("segment longer than the file")
+        position += 1 + length
+        segment = b"\xff" + data[position - length - 1 : position]
+        if marker == _SOS:
+            end = _SCAN_END.search(data, position)
+            if not frame or not end:
+                raise struct.error("scan without a frame or an end")
+            kept.append(data[start : end.start()])
+            position, scanned = end.start(), True
+        elif marker in _FRAMES:
+            if frame:
+                raise ImageDamaged("The JPEG describes more than one frame. Save it anew as a plain JPEG.")
+            frame = body
+            kept.append(segment)
+        elif marker in _TABLES or (marker == _APP2 and body.startswith(b"ICC_PROFILE\x00")):
+            kept.append(segment)
+        elif marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12:
+            kept.append(b"\xff\xee\x00\x0e" + body[:12])  # tells RGB from YCbCr
+        elif marker == _APP0 and body.startswith(b"JFIF\x00") and len(body) >= 14:
+            jfif = jfif or b"\xff\xe0\x00\x10" + body[:12] + b"\x00\x00"  # without its thumbnail
+        elif marker == _APP1 and body.startswith(b"Exif\x00"):
+            exif = exif or body[6:]
+        elif not (_APP0 <= marker <= _APP15 or marker == _COM):
+            raise ImageDamaged(
+                f"The JPEG has an unknown segment (FF{marker:02X}). Save it anew as a plain JPEG."
+            )
+    if not scanned:
+        raise ImageDamaged("The JPEG holds no picture. Upload the original file.")
+    bits, height, width, components = struct.unpack_from(">BHHB", frame)
+    orientation, captured_at = read_exif(exif)
+    if orientation != 1:
+        payload = b"Exif\x00\x00" + _minimal_exif(orientation)
+        jfif += b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
+    stripped = b"".join((b"\xff\xd8", jfif, *kept, b"\xff\xd9"))
+    return Structure(width, height, bits, components == 4, False, orientation, captured_at, stripped)
+
+
+def _read_png(data: bytes) -> Structure:
+    if not data.startswith(PNG_SIGNATURE):
+        raise ImageDamaged("The file does not start as a PNG does. Upload the original file.")
+    header, exif = b"", b""
+    kept: list[bytes] = []
+    position, pictured, animated, name = len(PNG_SIGNATURE), False, False, b""
+    while name != b"IEND":
+        (length,) = struct.unpack_from(">I", data, position)
+        name = data[position + 4 : position + 8]
+        body = data[position + 8 : position + 8 + length]
+        (checksum,) = struct.unpack_from(">I", data, position + 8 + length)
+        if zlib.crc32(body, zlib.crc32(name)) != checksum:
+            raise ImageDamaged("A checksum inside the PNG is wrong. Upload the original file again.")
+        if (name == b"IHDR") != (not header) or (name == b"IHDR" and length != 13):
+            raise ImageDamaged(
+                "The PNG's header is missing, repeated or malformed. Upload the original file."
+            )
+        if name == b"IHDR":
+            header = body
+        elif name == b"eXIf":
+            exif = exif or body
+        elif name not in _PNG_KEPT and not name[0] & 0x20:  # a capital: no reader may skip it
+            raise ImageDamaged("The PNG has an unknown critical chunk. Save it anew as a plain PNG.")
+        animated |= name == b"acTL"
+        pictured |= name == b"IDAT"
+        if name in _PNG_KEPT:
+            kept.append(data[position : position + 12 + length])
+        position += 12 + length
+    if not pictured:
+        raise ImageDamaged("The PNG holds no picture. Upload the original file.")
+    width, height, bits = struct.unpack_from(">IIB", header)
+    orientation, captured_at = read_exif(exif)
+    if orientation != 1:
+        kept.insert(1, _png_chunk(b"eXIf", _minimal_exif(orientation)))
+    stripped = PNG_SIGNATURE + b"".join(kept)
+    return Structure(width, height, bits, False, animated, orientation, captured_at, stripped)
+
+
+def require_all_rows(png: bytes) -> None:
+    """Raise `ImageDamaged` if a PNG inflates to fewer bytes than its header promises.
+
+    Decoders take a well-formed but short stream for an image whose last rows are black. `png` is a stripped
+    file whose size has been accepted, since this inflates it (1 MB at a time).
+    """
+    width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, 16)
+    depth = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 0)
+    missing = 0
+    for left, top, across, down in _ADAM7 if interlaced else ((0, 0, 1, 1),):
+        columns, rows = len(range(left, width, across)), len(range(top, height, down))
+        missing += rows * (1 + (columns * depth + 7) // 8) if columns else 0
+    inflate, position = zlib.decompressobj(), len(PNG_SIGNATURE)
+    try:
+        while position < len(png) and missing > 0:
+            length, name = struct.unpack_from(">I4s", png, position)
+            pending = png[position + 8 : position + 8 + length] if name == b"IDAT" else b""
+            while pending and missing > 0:
+                missing -= len(inflate.decompress(pending, 1 << 20))
+                pending = inflate.unconsumed_tail
+            position += 12 + length
+        missing -= len(inflate.flush()) if missing > 0 else 0
+    except zlib.error as error:
+        raise ImageDamaged("The PNG's compressed data are broken. Upload the original file again.") from error
+    if missing > 0:
+        raise ImageDamaged("The PNG ends before its last row. Upload the whole file again.")
+
+
+def _png_chunk(name: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))
+
+
+def read_exif(tiff: bytes) -> tuple[int, datetime | None]:
+    """Orientation (1 to 8) and capture time of an EXIF block (CIPA DC-008), which starts as a TIFF file.
+
+    EXIF is written badly by many devices and decides nothing about the picture being whole, so what cannot
+    be read counts as absent: upright, and of unknown time.
+    """
+    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(tiff[:4])
+    if order is None:
+        return 1, None
+    try:
+        first = _directory(tiff, order, struct.unpack_from(order + "I", tiff, 4)[0])
+        orientation = first.get((_ORIENTATION, _SHORT), b"\x00\x00\x00\x00")
+        pointer = first.get((_EXIF_POINTER, _LONG))
+        (turned,) = struct.unpack(order + "H", orientation[:2])
+        taken = _capture_time(tiff, order, struct.unpack(order + "I", pointer)[0]) if pointer else None
+    except struct.error:
+        return 1, None
+    return (turned if 1 <= turned <= 8 else 1), taken
+
+
+def _directory(tiff: bytes, order: str, offset: int) -> dict[tuple[int, int], bytes]:
+    """The entries of one image file directory: (tag, type) → the four bytes of value or offset."""
+    (count,) = struct.unpack_from(order + "H", tiff, offset)
+    entries: dict[tuple[int, int], bytes] = {}
+    for number in range(count):
+        tag, kind, _, value = struct.unpack_from(order + "HHI4s", tiff, offset + 2 + 12 * number)
+        entries.setdefault((tag, kind), value)
+    return entries
+
+
+def _capture_time(tiff: bytes, order: str, offset: int) -> datetime | None:
+    try:
+        value = _directory(tiff, order, offset)[_DATE_TIME_ORIGINAL, _ASCII]
+        (place,) = struct.unpack(order + "I", value)
+        return datetime.strptime(tiff[place : place + 19].decode("ascii"), "%Y:%m:%d %H:%M:%S")  # noqa: DTZ007 – EXIF has no zone
+    except (KeyError, ValueError, struct.error):
+        return None
+
+
+def _minimal_exif(orientation: int) -> bytes:
+    return struct.pack("<4sIHHHIHHI", b"II*\x00", 8, 1, _ORIENTATION, _SHORT, 1, orientation, 0, 0)
