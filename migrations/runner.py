@@ -1,6 +1,6 @@
 """Bringing the control schema and every tenant's schema to head."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
@@ -23,6 +23,16 @@ class Migrated:
     control: tuple[str | None, str]
     tenants: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Pending:
+    """What a run would do: the control schema's revisions before and after, each tenant's present revision by
+    slug, and the revision they would get."""
+
+    control: tuple[str | None, str]
+    tenants: dict[str, str | None]
+    head: str
 
 
 async def _revision(connection: asyncpg.Connection, schema: str) -> str | None:
@@ -54,6 +64,27 @@ async def migrate_control(database: AdminDatabase, gateway_login: str) -> tuple[
     return before, head("control")
 
 
+async def _behind(database: AdminDatabase) -> Sequence[Tenant]:
+    async with database.control() as session:
+        return (
+            await session.scalars(
+                select(Tenant)
+                .where(Tenant.schema_revision.is_not(None), Tenant.schema_revision != head("tenant"))
+                .order_by(Tenant.slug)
+            )
+        ).all()
+
+
+async def pending(database: AdminDatabase) -> Pending:
+    """What `migrate` would do now."""
+    async with database.connection() as connection:
+        control = await _revision(connection, "control")
+    behind = await _behind(database) if control else []
+    return Pending(
+        (control, head("control")), {each.slug: each.schema_revision for each in behind}, head("tenant")
+    )
+
+
 async def migrate(
     database: AdminDatabase,
     gateway_login: str,
@@ -62,14 +93,7 @@ async def migrate(
     """Bring everything to head. A tenant that fails is reported and does not stop the others; running again
     takes up only what is not at head. `progress` hears slug, number done, and number to do."""
     report = Migrated(control=await migrate_control(database, gateway_login))
-    async with database.control() as session:
-        behind = (
-            await session.scalars(
-                select(Tenant)
-                .where(Tenant.schema_revision.is_not(None), Tenant.schema_revision != head("tenant"))
-                .order_by(Tenant.slug)
-            )
-        ).all()
+    behind = await _behind(database)
     async with database.connection() as connection:
         for done, tenant in enumerate(behind, 1):
             try:

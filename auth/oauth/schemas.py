@@ -1,5 +1,7 @@
 """What the authorization server says."""
 
+from typing import Literal
+
 from pydantic import BaseModel, Field
 
 
@@ -7,7 +9,7 @@ class TokenResponse(BaseModel):
     """RFC 6749, 5.1."""
 
     access_token: str = Field(description="JWT, to be sent as `Authorization: Bearer …`.")
-    token_type: str = "Bearer"
+    token_type: Literal["Bearer"] = "Bearer"  # noqa: S105  # the name of a scheme
     expires_in: int = Field(description="Seconds.")
     scope: str = Field(description="What the token allows, space-separated.")
 

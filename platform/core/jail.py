@@ -16,7 +16,6 @@ from typing import ParamSpec, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
-
 P = ParamSpec("P")
 T = TypeVar("T")
 

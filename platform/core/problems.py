@@ -97,7 +97,7 @@ def responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
     return {
         status: {
             "description": "; ".join(f"{p.title} (`{p.slug}`)" for p in group),
-            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+            "content": {p.media_type: {"schema": {"$ref": "#/components/schemas/Problem"}} for p in group},
         }
         for status, group in by_status.items()
     }

@@ -14,32 +14,10 @@ _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
 _tenant_key: ContextVar[str | None] = ContextVar("tenant_key", default=None)
 
 _FIELDS = frozenset(
-    [
-        "attempt",
-        "bytes",
-        "check",
-        "count",
-        "duration_ms",
-        "endpoint",
-        "error",
-        "host",
-        "job",
-        "kind",
-        "limit",
-        "method",
-        "path",
-        "pid",
-        "port",
-        "revision",
-        "route",
-        "schema",
-        "sqlstate",
-        "state",
-        "status",
-        "step",
-        "tenant",
-        "url",
-    ]
+    """
+    attempt bytes check count duration_ms endpoint error host job kind limit method path pid port
+    revision route schema sqlstate state status step tenant url
+    """.split()
 )
 
 
