@@ -1,0 +1,33 @@
+"""What can go wrong between the gateway and the AI Service. Its own words are never passed on."""
+
+from core.problems import Invalid, Problem, Unavailable
+
+
+class AiTimeout(Problem):
+    status, slug, title = 504, "ai-timeout", "The AI Service took too long"
+
+
+class AiUnreachable(Problem):
+    status, slug, title = 502, "ai-unreachable", "The AI Service did not answer"
+
+
+class AiAnswerInvalid(Problem):
+    """It answered something that the contract does not allow."""
+
+    status, slug, title = 502, "ai-answer-invalid", "The AI Service gave no usable answer"
+
+
+class AiUnavailable(Unavailable):
+    """Its breaker is open, or no AI Service is configured."""
+
+    slug, title = "ai-unavailable", "The AI Service is away"
+
+
+class AiBusy(Unavailable):
+    """The tenant has as many calls under way as it may."""
+
+    slug, title = "ai-busy", "Too many AI calls at once"
+
+
+class AiInputRejected(Invalid):
+    slug, title = "ai-input-rejected", "The AI Service cannot work with this input"

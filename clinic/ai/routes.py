@@ -1,0 +1,156 @@
+"""The AI Service over HTTP: five questions, each with and without a case."""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Body, Request
+
+from clinic.ai import service
+from clinic.ai.client import AiClient
+from clinic.ai.errors import (
+    AiAnswerInvalid,
+    AiBusy,
+    AiInputRejected,
+    AiTimeout,
+    AiUnavailable,
+    AiUnreachable,
+)
+from clinic.ai.schemas import AiResultOut, CaseQuestion, Question
+from clinic.ai.service import NEVER_REFUSED, Asking
+from clinic.cases.errors import CaseNotFound
+from clinic.images.errors import (
+    ImageDamaged,
+    ImageDimensionsRefused,
+    ImageNotBase64,
+    ImageTooLarge,
+    ImageTypeMismatch,
+    ImageTypeUnsupported,
+    ImageUndecodable,
+)
+from core.access import Principal, Session, requires
+from core.ai_contract import RESPONSES, AiEndpoint, AiResponse
+from core.blobs import BlobNotFound, BlobStore, BlobStoreUnavailable
+from core.database import Database
+from core.jail import Jail
+from core.pagination import BadCursor, Page, Paged
+from core.parts import Parts
+from core.problems import Forbidden, Unauthenticated, responses
+from core.settings import Settings
+from tenants.directory.cache import Directory
+from tenants.plans.counter import UsageCounter
+from tenants.plans.errors import QuotaExceeded
+
+router = APIRouter(tags=["ai"])
+
+_SUMMARIES = {
+    AiEndpoint.DIAGNOSIS: "a differential diagnosis",
+    AiEndpoint.RED_FLAGS: "danger signs",
+    AiEndpoint.TRIAGE: "how urgent it is",
+    AiEndpoint.IMAGE_VALIDITY: "whether the photographs can be judged",
+    AiEndpoint.NEXT_QUESTION: "what to ask next",
+}
+_PROBLEMS = (
+    Unauthenticated,
+    Forbidden,
+    QuotaExceeded,
+    AiInputRejected,
+    AiTimeout,
+    AiUnreachable,
+    AiAnswerInvalid,
+    AiUnavailable,
+    AiBusy,
+)
+_REFUSED_IMAGES = (
+    ImageTooLarge,
+    ImageTypeUnsupported,
+    ImageTypeMismatch,
+    ImageNotBase64,
+    ImageDimensionsRefused,
+    ImageDamaged,
+    ImageUndecodable,
+)
+
+
+def _asking(principal: Principal, parts: Parts) -> Asking:
+    settings = parts[Settings]
+    tenant = parts[Directory].by_key(principal.tenant.key)
+    assert tenant is not None  # routing found the request's tenant there
+    return Asking(
+        principal=principal,
+        tenant=tenant,
+        database=parts[Database],
+        client=parts[AiClient],
+        counter=parts[UsageCounter],
+        store=parts[BlobStore],  # type: ignore[type-abstract]  # a port, held under its own name
+        jail=parts[Jail],
+        max_image_bytes=settings.max_image_bytes,
+        max_image_pixels=settings.max_image_pixels,
+    )
+
+
+def _ask(endpoint: AiEndpoint) -> Callable[..., Awaitable[AiResponse]]:
+    async def ask(
+        question: Question,
+        request: Request,
+        principal: Annotated[Principal, requires("ai:use", never_refused=endpoint in NEVER_REFUSED)],
+    ) -> AiResponse:
+        return await service.ask(_asking(principal, request.app.state.parts), endpoint, question)
+
+    return ask
+
+
+def _ask_about_case(endpoint: AiEndpoint) -> Callable[..., Awaitable[AiResponse]]:
+    async def ask_about_case(
+        case_id: UUID,
+        request: Request,
+        principal: Annotated[Principal, requires("ai:use", never_refused=endpoint in NEVER_REFUSED)],
+        question: Annotated[CaseQuestion, Body()] = CaseQuestion(),
+    ) -> AiResponse:
+        asking = _asking(principal, request.app.state.parts)
+        return await service.ask_about_case(asking, endpoint, case_id, question)
+
+    return ask_about_case
+
+
+# A route for each question, so that each has its own answer's schema in the API's description.
+for _endpoint in AiEndpoint:
+    _name = _endpoint.name.lower()
+    router.add_api_route(
+        f"/v1/ai/{_endpoint}",
+        _ask(_endpoint),
+        methods=["POST"],
+        response_model=RESPONSES[_endpoint],
+        summary=f"Ask the AI Service: {_SUMMARIES[_endpoint]}",
+        description="The answer is kept. Photographs go on as upright copies without metadata.",
+        operation_id=f"ai_{_name}",
+        responses=responses(*_PROBLEMS, *_REFUSED_IMAGES),
+    )
+    router.add_api_route(
+        f"/v1/cases/{{case_id}}/ai/{_endpoint}",
+        _ask_about_case(_endpoint),
+        methods=["POST"],
+        response_model=RESPONSES[_endpoint],
+        summary=f"Ask the AI Service about a case: {_SUMMARIES[_endpoint]}",
+        description="Asks with what the case says, under a pseudonym, and its stored photographs. The answer is "
+        "kept with the case. Red flags that mean an emergency put the case in front of the queue.",
+        operation_id=f"cases_ai_{_name}",
+        responses=responses(*_PROBLEMS, CaseNotFound, BlobNotFound, BlobStoreUnavailable),
+    )
+
+
+@router.get(
+    "/v1/cases/{case_id}/ai-results",
+    summary="List what the AI Service said about a case",
+    operation_id="ai_results_list",
+    responses=responses(Unauthenticated, Forbidden, CaseNotFound, BadCursor),
+)
+async def list_results(
+    case_id: UUID,
+    principal: Annotated[Principal, requires("cases:read")],
+    session: Session,
+    paged: Paged,
+) -> Page[AiResultOut]:
+    rows = await service.list_results(session, principal, case_id, paged.limit + 1, paged.after)
+    results, cursor = paged.page(rows)
+    return Page(items=[AiResultOut.model_validate(result) for result in results], next_cursor=cursor)

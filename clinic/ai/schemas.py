@@ -1,0 +1,77 @@
+"""Questions to the AI Service over the wire. Its answers are the contract's own models."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from clinic.fields import Locale, Sent
+from core.ai_contract import MAX_IMAGES, AiAnswer, AiContext, AiEndpoint, Modality, View
+from core.ai_contract import Code as ContractCode
+
+Answers = Annotated[list[AiAnswer], Field(max_length=200)]
+
+
+class AskedImage(Sent):
+    """A photograph to ask about: `data` is the file in base64. It is checked, and freed of its metadata, like
+    one that is added to a case, and goes on as an upright JPEG of at most 2,048 pixels."""
+
+    image_id: ContractCode
+    data: Annotated[str, StringConstraints(min_length=1)]
+    media_type: Literal["image/jpeg", "image/png"]
+    modality: Modality = "clinical"
+    view: View | None = None
+    body_site: ContractCode | None = None
+
+
+AskedImages = Annotated[list[AskedImage], Field(max_length=MAX_IMAGES)]
+
+
+class Question(Sent):
+    """A question without a case."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {
+                "locale": "en",
+                "context": {"age_years": 41, "sex": "female", "duration_days": 60, "symptoms": ["itching"]},
+                "images": [],
+                "answers": [],
+            }
+        }
+    )
+
+    locale: Locale = "en"
+    model_version: ContractCode | None = None
+    images: AskedImages = Field(default_factory=list)
+    context: AiContext = AiContext()
+    answers: Answers = Field(default_factory=list)
+
+
+class CaseQuestion(Sent):
+    """What to add to what the case says: the answers given so far, by the `link_id` of their questions."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"answers": [{"link_id": "bleeding", "value": True}]}}
+    )
+
+    model_version: ContractCode | None = None
+    answers: Answers = Field(default_factory=list)
+
+
+class AiResultOut(BaseModel):
+    """An answer of the AI Service as it came, with what it was asked about."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    created_at: datetime
+    endpoint: AiEndpoint
+    requested_by: UUID
+    model_name: str
+    model_version: str
+    input_hash: str
+    image_hashes: list[str] = Field(description="SHA-256 of the photographs' display copies, in their order.")
+    latency_ms: int
+    response: dict[str, Any]

@@ -1,0 +1,235 @@
+"""Verbs that ask the AI Service, and what its answers do to a case.
+
+What identifies a patient is not sent: cases go under a pseudonym, complaint and history stay here, ages are whole years, and
+photographs are the copies that were freed of their metadata.
+"""
+
+import asyncio
+import base64
+import hashlib
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import select
+
+from clinic.ai.client import AiClient, AiReply
+from clinic.ai.errors import AiInputRejected
+from clinic.ai.models import AiResult
+from clinic.ai.schemas import AskedImage, CaseQuestion, Question
+from clinic.cases.lifecycle import TARGET_HOURS
+from clinic.cases.models import Case
+from clinic.cases.visibility import find_case
+from clinic.images.models import Image
+from clinic.images.service import decode_base64, inspect
+from clinic.patients.models import Patient
+from core.access import Principal
+from core.ai_contract import (
+    MAX_IMAGE_BYTES,
+    MAX_IMAGES,
+    MAX_REQUEST_BYTES,
+    AiContext,
+    AiEndpoint,
+    AiImage,
+    AiRequest,
+    AiResponse,
+    RedFlagsResponse,
+)
+from core.blobs import BlobStore, TenantBlobs
+from core.clock import utcnow
+from core.database import Database, TenantScope, TenantSession
+from core.ids import new_id
+from core.jail import Jail
+from tenants.audit.service import audit
+from tenants.directory.cache import TenantRecord
+from tenants.plans.counter import UsageCounter
+from tenants.plans.errors import QuotaExceeded
+
+NEVER_REFUSED = frozenset({AiEndpoint.RED_FLAGS, AiEndpoint.TRIAGE})
+"""An emergency is looked for whatever the plan says."""
+
+_ROOM_FOR_IMAGES = MAX_REQUEST_BYTES - 1024**2  # what is left of a request for base64
+
+
+@dataclass(frozen=True)
+class Asking:
+    """What the verbs of this file work with, for one request."""
+
+    principal: Principal
+    tenant: TenantRecord
+    database: Database
+    client: AiClient
+    counter: UsageCounter
+    store: BlobStore
+    jail: Jail
+    max_image_bytes: int
+    max_image_pixels: int
+
+
+async def ask(asking: Asking, endpoint: AiEndpoint, question: Question) -> AiResponse:
+    """Ask without a case; the answer is kept. Raises `QuotaExceeded`, what `AiClient.ask` raises, and what
+    `clinic.images` raises for a photograph it refuses."""
+    request_id = str(new_id())
+    request = AiRequest(
+        request_id=request_id,
+        case_ref=pseudonym(asking.tenant.scope, request_id),
+        locale=question.locale,
+        model_version=question.model_version,
+        images=_bounded([await _inspected(asking, image) for image in question.images]),
+        context=question.context,
+        answers=question.answers,
+    )
+    reply = await _counted(asking, endpoint, request)
+    async with asking.database.tenant(asking.tenant.scope) as session:
+        _keep(session, asking.principal, endpoint, request, reply, case_id=None)
+    return reply.response
+
+
+async def ask_about_case(
+    asking: Asking, endpoint: AiEndpoint, case_id: UUID, question: CaseQuestion
+) -> AiResponse:
+    """Ask about a case and its photographs; the answer is kept, and red flags mark an emergency.
+
+    Raises `CaseNotFound` and what `ask` raises.
+    """
+    tenant = asking.tenant.scope
+    async with asking.database.tenant(tenant) as session:
+        case, _ = await find_case(session, asking.principal, case_id)
+        patient = await session.get_one(Patient, case.patient_id)
+        images = (
+            await session.scalars(
+                select(Image)
+                .where(Image.case_id == case_id, Image.status == "stored")
+                .order_by(Image.id)
+                .limit(MAX_IMAGES)
+            )
+        ).all()
+    blobs = TenantBlobs(asking.store, tenant.container)
+    request = AiRequest(
+        request_id=str(new_id()),
+        case_ref=pseudonym(tenant, case.id),
+        locale=case.locale,
+        model_version=question.model_version,
+        images=_bounded([await _display_copy(blobs, image, case.body_site) for image in images]),
+        context=AiContext(
+            age_years=max(0, utcnow().year - patient.birth_year),
+            sex=patient.sex,
+            fitzpatrick=case.fitzpatrick,
+            duration_days=case.duration_days,
+            symptoms=case.symptoms,
+        ),
+        answers=question.answers,
+    )
+    reply = await _counted(asking, endpoint, request)
+    async with asking.database.tenant(tenant) as session:
+        _keep(session, asking.principal, endpoint, request, reply, case_id)
+        if isinstance(reply.response, RedFlagsResponse) and reply.response.emergency:
+            await _mark_emergency(session, asking.principal, case_id)
+    return reply.response
+
+
+async def list_results(
+    session: TenantSession, principal: Principal, case_id: UUID, limit: int, after: UUID | None
+) -> list[AiResult]:
+    """At most `limit` answers about a case before the one `after`, newest first. Raises `CaseNotFound`."""
+    await find_case(session, principal, case_id)
+    query = select(AiResult).where(AiResult.case_id == case_id)
+    if after is not None:
+        query = query.where(AiResult.id < after)
+    return list(await session.scalars(query.order_by(AiResult.id.desc()).limit(limit)))
+
+
+def pseudonym(tenant: TenantScope, subject: UUID | str) -> str:
+    """32 characters that name a case to the AI Service. The id they hide has 74 random bits (RFC 9562, 5.7), too
+    many to be found by trying."""
+    return hashlib.sha256(f"case_ref|{tenant.key}|{subject}".encode()).hexdigest()[:32]
+
+
+async def _counted(asking: Asking, endpoint: AiEndpoint, request: AiRequest) -> AiReply:
+    """Ask, and count it: not before everything that can be refused here has been."""
+    try:
+        await asking.counter.consume(asking.tenant, "ai_calls")
+    except QuotaExceeded:
+        if endpoint not in NEVER_REFUSED:
+            raise
+        await asking.counter.count_beyond(asking.tenant, "ai_calls")
+    return await asking.client.ask(asking.tenant.scope, endpoint, request)
+
+
+async def _inspected(asking: Asking, image: AskedImage) -> AiImage:
+    limit = asking.max_image_bytes
+    data = await asyncio.to_thread(decode_base64, image.data, limit)
+    seen = await inspect(
+        asking.jail, data, image.media_type, max_bytes=limit, max_pixels=asking.max_image_pixels
+    )
+    return AiImage(
+        image_id=image.image_id,
+        sha256=hashlib.sha256(seen.display).hexdigest(),
+        base64=_encoded(seen.display),
+        modality=image.modality,
+        view=image.view,
+        body_site=image.body_site,
+    )
+
+
+async def _display_copy(blobs: TenantBlobs, image: Image, case_site: str | None) -> AiImage:
+    display = await (await blobs.open(f"{image.prefix}/display")).read()
+    dermoscopy = image.view == "dermoscopy"
+    return AiImage(
+        image_id=str(image.id),
+        sha256=image.display_sha256,
+        base64=_encoded(display),
+        modality="dermoscopy" if dermoscopy else "clinical",
+        view="overview" if image.view == "overview" else "close_up",
+        body_site=image.body_site or case_site,
+    )
+
+
+def _encoded(display: bytes) -> str:
+    if len(display) > MAX_IMAGE_BYTES:
+        raise AiInputRejected("The AI Service cannot take a photograph of this size.")
+    return base64.b64encode(display).decode()
+
+
+def _bounded(images: list[AiImage]) -> list[AiImage]:
+    if sum(len(image.base64 or "") for image in images) > _ROOM_FOR_IMAGES:
+        raise AiInputRejected("The photographs are too large together for the AI Service; send fewer.")
+    return images
+
+
+def _keep(
+    session: TenantSession,
+    principal: Principal,
+    endpoint: AiEndpoint,
+    request: AiRequest,
+    reply: AiReply,
+    case_id: UUID | None,
+) -> None:
+    response = reply.response
+    result = AiResult(
+        id=new_id(),
+        case_id=case_id,
+        endpoint=endpoint.value,
+        requested_by=principal.subject,
+        input_hash=response.input_hash,
+        image_hashes=[image.sha256 for image in request.images],
+        model_name=response.model.name,
+        model_version=response.model.version,
+        latency_ms=round(response.latency_ms),
+        response=reply.document,
+    )
+    session.add(result)
+    audit(session, principal, "ai.ask", case_id or result.id, endpoint=endpoint.value)
+
+
+async def _mark_emergency(session: TenantSession, principal: Principal, case_id: UUID) -> None:
+    """Put a case in front of all others. Nothing that the AI Service says later takes it back."""
+    case = await session.get_one(Case, case_id, with_for_update={"key_share": True})
+    if case.emergency:
+        return
+    case.emergency, case.urgency = True, 0
+    if case.triage_level is not None:
+        case.triage_level, case.triage_source = "emergency", "red_flags"
+    if case.due_at is not None:
+        case.due_at = min(case.due_at, utcnow() + timedelta(hours=TARGET_HOURS["emergency"]))
+    audit(session, principal, "case.emergency", case_id)

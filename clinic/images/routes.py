@@ -1,0 +1,203 @@
+"""Photographs over HTTP."""
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request, Response
+
+from clinic.cases.errors import CaseNotFound, NotYourPart
+from clinic.content import RangeNotSatisfiable, send_blob
+from clinic.images import service
+from clinic.images.errors import (
+    ImageAnimated,
+    ImageColourUnsupported,
+    ImageDamaged,
+    ImageDimensionsRefused,
+    ImageEmpty,
+    ImageNotBase64,
+    ImageNotFound,
+    ImagesClosed,
+    ImageTooLarge,
+    ImageTypeMismatch,
+    ImageTypeUnsupported,
+    ImageUndecodable,
+    ImageUploadInterrupted,
+    TooManyImages,
+)
+from clinic.images.schemas import ImageOut, ImageUpload, Variant
+from core.access import Principal, Session, requires
+from core.blobs import BlobNotFound, BlobStore, BlobStoreUnavailable, TenantBlobs
+from core.database import Database
+from core.jail import Jail
+from core.pagination import BadCursor, Page, Paged
+from core.parts import part
+from core.problems import Forbidden, Unauthenticated, responses
+from core.settings import Settings
+
+router = APIRouter(tags=["images"])
+
+_PRESENT: dict[int | str, dict[str, Any]] = {
+    200: {"model": ImageOut, "description": "The case had this photograph already."}
+}
+_PICTURE: dict[str, Any] = {"image/jpeg": {}, "image/png": {}}
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {"content": _PICTURE, "description": "The whole file."},
+    206: {"content": _PICTURE, "description": "The range that `Range` asked for."},
+    304: {"description": "What `If-None-Match` names is still right."},
+}
+
+
+@router.post(
+    "/v1/cases/{case_id}/images",
+    status_code=201,
+    summary="Add a photograph",
+    operation_id="images_upload",
+    responses=_PRESENT
+    | responses(
+        Unauthenticated,
+        Forbidden,
+        NotYourPart,
+        CaseNotFound,
+        ImagesClosed,
+        TooManyImages,
+        ImageUploadInterrupted,
+        ImageTooLarge,
+        ImageTypeUnsupported,
+        ImageTypeMismatch,
+        ImageNotBase64,
+        ImageEmpty,
+        ImageDimensionsRefused,
+        ImageDamaged,
+        ImageAnimated,
+        ImageColourUnsupported,
+        ImageUndecodable,
+        BlobStoreUnavailable,
+    ),
+)
+async def upload(
+    case_id: UUID,
+    body: ImageUpload,
+    response: Response,
+    principal: Annotated[Principal, requires("cases:create")],
+    database: Annotated[Database, part(Database)],
+    store: Annotated[BlobStore, part(BlobStore)],
+    jail: Annotated[Jail, part(Jail)],
+    settings: Annotated[Settings, part(Settings)],
+) -> ImageOut:
+    """JPEG or PNG. Metadata such as place and device is removed, pixels stay as they are. Sending the same
+    photograph again is safe: it gives the image there is."""
+    image, created = await service.upload_image(
+        database,
+        TenantBlobs(store, principal.tenant.container),
+        jail,
+        principal,
+        case_id,
+        body,
+        max_bytes=settings.max_image_bytes,
+        max_pixels=settings.max_image_pixels,
+    )
+    response.headers["Location"] = f"/v1/cases/{case_id}/images/{image.id}"
+    if not created:
+        response.status_code = 200
+    return ImageOut.model_validate(image)
+
+
+@router.get(
+    "/v1/cases/{case_id}/images",
+    summary="List a case's photographs",
+    operation_id="images_list",
+    responses=responses(Unauthenticated, Forbidden, CaseNotFound, BadCursor),
+)
+async def list_(
+    case_id: UUID,
+    principal: Annotated[Principal, requires("cases:read")],
+    session: Session,
+    paged: Paged,
+) -> Page[ImageOut]:
+    rows = await service.list_images(session, principal, case_id, paged.limit + 1, paged.after)
+    images, cursor = paged.page(rows)
+    return Page(items=[ImageOut.model_validate(image) for image in images], next_cursor=cursor)
+
+
+@router.get(
+    "/v1/cases/{case_id}/images/{image_id}",
+    summary="Read what is known of a photograph",
+    operation_id="images_read",
+    responses=responses(Unauthenticated, Forbidden, CaseNotFound, ImageNotFound),
+)
+async def read(
+    case_id: UUID,
+    image_id: UUID,
+    principal: Annotated[Principal, requires("cases:read")],
+    session: Session,
+) -> ImageOut:
+    return ImageOut.model_validate(await service.get_image(session, principal, case_id, image_id))
+
+
+@router.get(
+    "/v1/cases/{case_id}/images/{image_id}/content",
+    summary="Look at a photograph",
+    operation_id="images_content",
+    response_class=Response,
+    responses=_FILE
+    | responses(
+        Unauthenticated,
+        Forbidden,
+        CaseNotFound,
+        ImageNotFound,
+        BlobNotFound,
+        RangeNotSatisfiable,
+        BlobStoreUnavailable,
+    ),
+)
+async def content(
+    case_id: UUID,
+    image_id: UUID,
+    request: Request,
+    principal: Annotated[Principal, requires("cases:read")],
+    database: Annotated[Database, part(Database)],
+    store: Annotated[BlobStore, part(BlobStore)],
+    variant: Annotated[
+        Variant,
+        Query(description="`display` and `thumbnail` are upright JPEGs of at most 2,048 and 256 pixels."),
+    ] = "display",
+) -> Response:
+    """Streamed, with `ETag`, `If-None-Match` and `Range`. That it was looked at is audited."""
+    async with database.tenant(principal.tenant) as session:
+        image = await service.view_image(session, principal, case_id, image_id, variant)
+    suffix = "png" if variant == "original" and image.media_type == "image/png" else "jpg"
+    return await send_blob(
+        request,
+        TenantBlobs(store, principal.tenant.container),
+        f"{image.prefix}/{variant}",
+        # A stored photograph never changes, so its id and variant are as strong a validator as a hash.
+        etag=f'"{image.id}.{variant}"',
+        filename=f"{image.id}-{variant}.{suffix}",
+        inline=True,
+    )
+
+
+@router.delete(
+    "/v1/cases/{case_id}/images/{image_id}",
+    status_code=204,
+    summary="Remove a photograph from a draft",
+    operation_id="images_delete",
+    responses=responses(
+        Unauthenticated,
+        Forbidden,
+        NotYourPart,
+        CaseNotFound,
+        ImageNotFound,
+        ImagesClosed,
+        BlobStoreUnavailable,
+    ),
+)
+async def delete(
+    case_id: UUID,
+    image_id: UUID,
+    principal: Annotated[Principal, requires("cases:create")],
+    database: Annotated[Database, part(Database)],
+    store: Annotated[BlobStore, part(BlobStore)],
+) -> None:
+    blobs = TenantBlobs(store, principal.tenant.container)
+    await service.delete_image(database, blobs, principal, case_id, image_id)

@@ -1,0 +1,238 @@
+"""Verbs on photographs.
+
+A photograph is a row and three blobs, and a crash may fall between any two of them: reserve the row → store the
+blobs → commit. The doorbell rung with the reservation has `clinic.images.sweeper` finish or undo what nobody came
+back for. No transaction is open while a blob is written or a picture decoded.
+"""
+
+import asyncio
+import base64
+import hashlib
+from datetime import UTC, datetime
+from uuid import UUID
+
+from sqlalchemy import func, select, text
+
+from clinic.cases.errors import NotYourPart
+from clinic.cases.visibility import find_case
+from clinic.images.errors import (
+    ImageNotBase64,
+    ImageNotFound,
+    ImagesClosed,
+    ImageTooLarge,
+    ImageUndecodable,
+    ImageUploadInterrupted,
+    TooManyImages,
+)
+from clinic.images.inspection import InspectedImage, inspect_image
+from clinic.images.models import Image
+from clinic.images.schemas import ImageUpload, Variant
+from core.access import Principal
+from core.ai_contract import MAX_IMAGES
+from core.blobs import TenantBlobs
+from core.database import Database, TenantSession
+from core.jail import Jail, JailCrash, JailTimeout
+from tenants.audit.service import audit
+
+VARIANTS: tuple[Variant, ...] = ("original", "display", "thumbnail")
+INSPECTION_S = 20.0
+
+# A reservation is left alone for so long; the bell rings when that is over, by the database's own clock.
+_RING = text("SELECT doorbell.ring('sweep-images', now() + interval '15 minutes')")
+
+
+def decode_base64(data: str, max_bytes: int) -> bytes:
+    """The bytes of strict base64, at most `max_bytes` of them. Raises `ImageTooLarge`, `ImageNotBase64`."""
+    if len(data) > (max_bytes + 2) // 3 * 4:
+        raise ImageTooLarge(f"At most {max_bytes:,} bytes are accepted.")
+    try:
+        return base64.b64decode(data, validate=True)
+    except ValueError as error:
+        raise ImageNotBase64(
+            "`data` must be base64 with the standard alphabet and padding, without line breaks or a `data:` prefix."
+        ) from error
+
+
+async def inspect(
+    jail: Jail, data: bytes, media_type: str, *, max_bytes: int, max_pixels: int
+) -> InspectedImage:
+    """`inspect_image` in the jail. Raises what it raises, and `ImageUndecodable`."""
+    try:
+        return await jail.run(
+            INSPECTION_S,
+            inspect_image,
+            data,
+            declared_type=media_type,
+            max_bytes=max_bytes,
+            max_pixels=max_pixels,
+        )
+    except (JailTimeout, JailCrash) as error:
+        raise ImageUndecodable(
+            "Checking this photograph took too long or too much memory. Export it as a plain JPEG and send that."
+        ) from error
+
+
+async def upload_image(
+    database: Database,
+    blobs: TenantBlobs,
+    jail: Jail,
+    principal: Principal,
+    case_id: UUID,
+    upload: ImageUpload,
+    *,
+    max_bytes: int,
+    max_pixels: int,
+) -> tuple[Image, bool]:
+    """Add a photograph to the principal's own draft, or to a case that needs information.
+
+    Returns the image and whether this call stored it: the same photograph again gives the same image. Raises
+    `CaseNotFound`, `NotYourPart`, `ImagesClosed`, `TooManyImages` and what `inspect` and `decode_base64` raise.
+    """
+    data = await asyncio.to_thread(decode_base64, upload.data, max_bytes)
+    digest = hashlib.sha256(data).hexdigest()
+    async with database.tenant(principal.tenant) as session:
+        await _require_changeable(session, principal, case_id, "draft", "needs_info")
+        query = select(Image).where(Image.case_id == case_id, Image.upload_sha256 == digest)
+        present = await session.scalar(query.where(Image.status == "stored").limit(1))
+    if present is not None:
+        return present, False
+    inspected = await inspect(jail, data, upload.media_type, max_bytes=max_bytes, max_pixels=max_pixels)
+    async with database.tenant(principal.tenant) as session:
+        image = await _reserve(session, principal, case_id, upload, inspected)
+    if image.status == "stored":
+        return image, False
+    await _store(blobs, image, inspected)
+    async with database.tenant(principal.tenant) as session:
+        return await _commit(session, principal, image.id)
+
+
+async def _reserve(
+    session: TenantSession,
+    principal: Principal,
+    case_id: UUID,
+    upload: ImageUpload,
+    inspected: InspectedImage,
+) -> Image:
+    """The photograph's row: stored, reserved by an earlier attempt and now by this one, or new."""
+    # The case's lock orders attempts with the same photograph, and decides whether the case still takes one.
+    await _require_changeable(session, principal, case_id, "draft", "needs_info", lock=True)
+    display_sha256 = hashlib.sha256(inspected.display).hexdigest()
+    image = await session.scalar(
+        select(Image).where(Image.case_id == case_id, Image.sha256 == inspected.sha256).with_for_update()
+    )
+    if image is None:
+        count = await session.scalar(select(func.count()).where(Image.case_id == case_id))
+        if count is not None and count >= MAX_IMAGES:
+            raise TooManyImages(f"A case has at most {MAX_IMAGES} photographs.")
+        turned = inspected.orientation >= 5
+        image = Image(
+            case_id=case_id,
+            uploaded_by=principal.subject,
+            media_type=inspected.media_type,
+            width=inspected.height if turned else inspected.width,
+            height=inspected.width if turned else inspected.height,
+            size=len(inspected.original),
+            sha256=inspected.sha256,
+            upload_sha256=inspected.upload_sha256,
+            display_sha256=display_sha256,
+            body_site=upload.body_site,
+            view=upload.view,
+            captured_at=_as_utc(inspected.captured_at),
+            hints=list(inspected.hints),
+        )
+        session.add(image)
+    elif image.status == "reserved":
+        image.display_sha256 = display_sha256  # another version of ours may compress differently
+        image.version += 1  # renews `updated_at`, so that the sweeper leaves this attempt its time
+    if image.status != "stored":
+        await session.flush()
+        await session.execute(_RING)
+    return image
+
+
+def _as_utc(camera_clock: datetime | None) -> datetime | None:
+    """Cameras tell no time zone; taking their clock for UTC at least keeps photographs in order."""
+    return camera_clock.replace(tzinfo=UTC) if camera_clock else None
+
+
+async def _store(blobs: TenantBlobs, image: Image, inspected: InspectedImage) -> None:
+    jpeg = "image/jpeg"
+    for variant, content, content_type in (
+        ("original", inspected.original, inspected.media_type),
+        ("display", inspected.display, jpeg),
+        ("thumbnail", inspected.thumbnail, jpeg),
+    ):
+        # Overwriting, since an earlier attempt may have come as far as this.
+        await blobs.put(f"{image.prefix}/{variant}", content, content_type=content_type, overwrite=True)
+
+
+async def _commit(session: TenantSession, principal: Principal, image_id: UUID) -> tuple[Image, bool]:
+    image = await session.scalar(select(Image).where(Image.id == image_id).with_for_update())
+    if image is None:
+        raise ImageUploadInterrupted("It was cleared away while it was being stored; send it again.")
+    finished = image.status == "reserved"
+    if finished:
+        image.status = "stored"
+        audit(session, principal, "image.upload", image.id, case_id=str(image.case_id))
+    return image, finished
+
+
+async def list_images(
+    session: TenantSession, principal: Principal, case_id: UUID, limit: int, after: UUID | None
+) -> list[Image]:
+    """At most `limit` stored photographs of a case, newest first, before `after`. Raises `CaseNotFound`."""
+    await find_case(session, principal, case_id)
+    query = select(Image).where(Image.case_id == case_id, Image.status == "stored")
+    if after is not None:
+        query = query.where(Image.id < after)
+    return list(await session.scalars(query.order_by(Image.id.desc()).limit(limit)))
+
+
+async def get_image(session: TenantSession, principal: Principal, case_id: UUID, image_id: UUID) -> Image:
+    """A stored photograph of a case the principal may see. Raises `CaseNotFound`, `ImageNotFound`."""
+    await find_case(session, principal, case_id)
+    image = await session.scalar(
+        select(Image).where(Image.id == image_id, Image.case_id == case_id, Image.status == "stored")
+    )
+    if image is None:
+        raise ImageNotFound("The case has no such photograph.")
+    return image
+
+
+async def view_image(
+    session: TenantSession, principal: Principal, case_id: UUID, image_id: UUID, variant: Variant
+) -> Image:
+    """`get_image` for someone who is about to look at it, which is audited."""
+    image = await get_image(session, principal, case_id, image_id)
+    audit(session, principal, "image.view", image.id, variant=variant)
+    return image
+
+
+async def delete_image(
+    database: Database, blobs: TenantBlobs, principal: Principal, case_id: UUID, image_id: UUID
+) -> None:
+    """Remove a photograph from the principal's own draft.
+
+    The row goes first: a blob that a crash leaves behind is found by the sweeper, a row without its blobs would
+    be a broken photograph. Raises `CaseNotFound`, `NotYourPart`, `ImagesClosed`, `ImageNotFound`.
+    """
+    async with database.tenant(principal.tenant) as session:
+        await _require_changeable(session, principal, case_id, "draft", lock=True)
+        image = await get_image(session, principal, case_id, image_id)
+        await session.delete(image)
+        audit(session, principal, "image.delete", image.id, case_id=str(case_id))
+    for variant in VARIANTS:
+        await blobs.delete(f"{image.prefix}/{variant}")
+
+
+async def _require_changeable(
+    session: TenantSession, principal: Principal, case_id: UUID, *statuses: str, lock: bool = False
+) -> None:
+    case, stands = await find_case(session, principal, case_id, lock=lock)
+    if "owner" not in stands:
+        raise NotYourPart("The case's patient or referrer changes its photographs.", action="change-images")
+    if case.status not in statuses:
+        raise ImagesClosed(
+            f"Only a case that is {' or '.join(statuses)} allows this; it is {case.status}.",
+            case_status=case.status,
+        )
