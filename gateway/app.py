@@ -1,0 +1,98 @@
+"""The ASGI application."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+import auth.oauth.routes
+import auth.people.routes
+import auth.saml.routes
+import clinic.ai.routes
+import clinic.annotations.routes
+import clinic.assignments.routes
+import clinic.cases.routes
+import clinic.images.routes
+import clinic.patients.routes
+import clinic.physicians.routes
+import clinic.reports.routes
+import gateway.health
+import tenants.plans.routes
+from auth.tokens.service import TokenVerifier
+from core.limits import RateLimits
+from core.parts import Parts
+from core.problems import Problem
+from core.settings import Settings
+from gateway.assembly import disassemble
+from gateway.middleware import AccessGate, RequestFrame
+from gateway.openapi import describe
+from gateway.problems import problem_of, render
+from tenants.directory.cache import Directory
+from tenants.plans.counter import UsageCounter
+from tenants.routing import TenantRouter
+
+ROUTERS = (
+    gateway.health.router,
+    auth.oauth.routes.router,
+    auth.saml.routes.router,
+    auth.people.routes.router,
+    tenants.plans.routes.router,
+    clinic.patients.routes.router,
+    clinic.cases.routes.router,
+    clinic.images.routes.router,
+    clinic.ai.routes.router,
+    clinic.physicians.routes.router,
+    clinic.assignments.routes.router,
+    clinic.annotations.routes.router,
+    clinic.reports.routes.router,
+)
+
+
+async def _tell(request: Request, error: Exception) -> Response:
+    return render(problem_of(error), request.scope)
+
+
+def create_app(parts: Parts) -> FastAPI:
+    """The gateway over assembled parts; its lifespan starts the directory and closes the parts at the end."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await parts[Directory].start()
+        try:
+            yield
+        finally:
+            await disassemble(parts)
+
+    app = FastAPI(
+        title="DermaDetect gateway",
+        version=version("dermadetect"),
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+    )
+    app.state.parts = parts
+    for router in ROUTERS:
+        app.include_router(router)
+    describe(app)
+    for kind in (Problem, RequestValidationError, HTTPException):
+        app.add_exception_handler(kind, _tell)
+    # The last one added is outermost.
+    app.add_middleware(
+        AccessGate,
+        settings=parts[Settings],
+        limits=parts[RateLimits],
+        tokens=parts[TokenVerifier],
+        counter=parts[UsageCounter],
+    )
+    app.add_middleware(TenantRouter, directory=parts[Directory], settings=parts[Settings])
+    max_body = parts[Settings].max_body_bytes
+    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=max_body)
+    app.add_middleware(RequestFrame, max_body_bytes=max_body)
+    return app

@@ -1,0 +1,151 @@
+"""Where the rooms' parts are put together, for the gateway, the worker and the command line alike."""
+
+import base64
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import partial
+
+from sqlalchemy import select
+
+from auth.keys.models import PURPOSES, TenantKey
+from auth.keys.service import KeyRing, generate
+from auth.saml.service import entity_id
+from auth.tokens.service import TokenVerifier
+from clinic.ai.client import AiClient
+from clinic.images.sweeper import sweep_images
+from core.blobs import BlobStore, open_blob_store
+from core.crypto import MasterKey
+from core.database import AdminDatabase, Database
+from core.jail import Jail
+from core.limits import RateLimits
+from core.parts import Parts
+from core.problems import Problem
+from core.settings import Settings
+from migrations.runner import create_schema, login_of
+from tenants.background.worker import Handler, Worker
+from tenants.directory.cache import Directory
+from tenants.directory.models import Tenant
+from tenants.plans.counter import UsageCounter
+from tenants.provisioning.service import Step
+
+
+class NotConfigured(Problem):
+    """A setting that this command needs is missing; the detail names it."""
+
+    slug, title = "not-configured", "A setting is missing"
+
+
+def database_url(settings: Settings) -> str:
+    if settings.database_url is None:
+        raise NotConfigured(
+            "Set DERMADETECT_DATABASE_URL to the gateway's login (docs/configuration.md), "
+            "or use `dermadetect serve --dev`, which brings a PostgreSQL of its own."
+        )
+    return settings.database_url.get_secret_value()
+
+
+def open_database(settings: Settings) -> Database:
+    """The gateway's pools. Raises `NotConfigured`."""
+    return Database(
+        database_url(settings),
+        pool_size=settings.database_pool_size,
+        pooler=settings.database_pooler,
+        statement_timeout_ms=settings.statement_timeout_ms,
+    )
+
+
+def open_admin_database(settings: Settings) -> AdminDatabase:
+    """The operator's login. Raises `NotConfigured`."""
+    if settings.admin_database_url is None:
+        raise NotConfigured(
+            "Set DERMADETECT_ADMIN_DATABASE_URL to the operator's login (docs/configuration.md)."
+        )
+    return AdminDatabase(settings.admin_database_url.get_secret_value())
+
+
+def master_key(settings: Settings) -> MasterKey:
+    """The key that wraps all others. Raises `NotConfigured`."""
+    if settings.master_key is None:
+        raise NotConfigured("Set DERMADETECT_MASTER_KEY; `openssl rand -base64 32` makes one. Keep it safe.")
+    return MasterKey(base64.b64decode(settings.master_key.get_secret_value()))
+
+
+def blob_store(settings: Settings) -> BlobStore:
+    """Azure where it is configured, else a directory. Raises `NotConfigured`."""
+    if not (settings.blob_directory or settings.azure_connection_string or settings.azure_account_url):
+        raise NotConfigured(
+            "Say where photographs are kept: DERMADETECT_AZURE_ACCOUNT_URL, "
+            "DERMADETECT_AZURE_CONNECTION_STRING, or DERMADETECT_BLOB_DIRECTORY."
+        )
+    return open_blob_store(
+        directory=settings.blob_directory,
+        azure_connection_string=(
+            settings.azure_connection_string.get_secret_value() if settings.azure_connection_string else None
+        ),
+        azure_account_url=str(settings.azure_account_url) if settings.azure_account_url else None,
+        azure_api_version=settings.azure_api_version,
+    )
+
+
+def assemble(settings: Settings) -> Parts:
+    """Everything a running gateway needs; nothing has connected yet. Raises `NotConfigured`."""
+    database = open_database(settings)
+    directory = Directory(database)
+    parts = Parts(
+        settings,
+        database,
+        directory,
+        KeyRing(database, master_key(settings)),
+        TokenVerifier(database, directory),
+        RateLimits(settings.limits_storage.get_secret_value()),
+        UsageCounter(database),
+        Jail(settings.jail_workers),
+        AiClient(
+            base_url=str(settings.ai_url) if settings.ai_url else None,
+            token=settings.ai_token.get_secret_value() if settings.ai_token else None,
+            deadline_s=settings.ai_deadline_s,
+        ),
+    )
+    parts.add(blob_store(settings), as_type=BlobStore)
+    return parts
+
+
+async def disassemble(parts: Parts) -> None:
+    """Close what `assemble` opened, in the order that lets each still use what it needs."""
+    await parts[Directory].stop()
+    await parts[UsageCounter].close()
+    await parts[AiClient].aclose()
+    parts[Jail].close()
+    await parts[BlobStore].close()  # type: ignore[type-abstract]  # a port, held under its own name
+    await parts[Database].close()
+
+
+def provisioning_steps(settings: Settings, admin: AdminDatabase, store: BlobStore) -> list[Step]:
+    """What makes a tenant, in order: schema and role, container, keys."""
+    login = login_of(database_url(settings))
+    master = master_key(settings)
+
+    async def schema(tenant: Tenant) -> None:
+        await create_schema(admin, tenant, login)
+
+    async def container(tenant: Tenant) -> None:
+        await store.create_container(tenant.scope.container)
+
+    async def keys(tenant: Tenant) -> None:
+        name = entity_id(settings.origin_of(tenant.home_host))
+        async with admin.control() as session:
+            present = set(
+                await session.scalars(select(TenantKey.purpose).where(TenantKey.tenant_id == tenant.id))
+            )
+            for purpose in PURPOSES:
+                if purpose not in present:
+                    session.add(generate(purpose, tenant, name, master))
+
+    return [Step("schema", schema), Step("container", container), Step("keys", keys)]
+
+
+def background_worker(parts: Parts) -> Worker:
+    """The worker with every room's handlers."""
+    store = parts[BlobStore]  # type: ignore[type-abstract]  # a port, held under its own name
+    handlers: Mapping[str, Handler] = {"sweep-images": partial(sweep_images, parts[Database], store)}
+    return Worker(parts[Database], handlers, recurring={"sweep-images": timedelta(hours=1)})

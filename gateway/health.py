@@ -1,0 +1,87 @@
+"""Whether the process lives, and whether what it needs answers."""
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from typing import Literal
+
+from fastapi import APIRouter, Request, Response
+from pydantic import BaseModel, Field
+from sqlalchemy import text
+
+from clinic.ai.client import AiClient
+from core.blobs import BlobStore
+from core.database import Database
+from core.limits import RateLimits
+from core.parts import Parts
+
+router = APIRouter(tags=["health"])
+
+CHECK_LIMIT_S = 2.0
+
+
+class Component(BaseModel):
+    status: Literal["up", "degraded", "down"]
+    latency_ms: float = Field(description="How long the check took.")
+    error: str | None = Field(None, description="The kind of failure; details are in the logs.")
+
+
+class Health(BaseModel):
+    """`down` when the gateway cannot serve (no database), `degraded` when something else is away."""
+
+    status: Literal["up", "degraded", "down"]
+    components: dict[str, Component]
+
+
+class Alive(BaseModel):
+    status: Literal["alive"] = "alive"
+
+
+@router.get("/healthy", summary="The process lives", operation_id="health_alive")
+async def healthy() -> Alive:
+    return Alive()
+
+
+@router.get(
+    "/health",
+    summary="Database, blob store, AI Service and limiter, each with latency",
+    operation_id="health_show",
+    responses={503: {"model": Health, "description": "The gateway cannot serve."}},
+)
+async def health(request: Request, response: Response) -> Health:
+    parts: Parts = request.app.state.parts
+    limits = parts[RateLimits]
+    names = ("database", "blobs", "ai", "limits")
+    found = await asyncio.gather(
+        _check(_ask(parts[Database])),
+        _check(parts[BlobStore].ping()),  # type: ignore[type-abstract]  # a port, held under its own name
+        _check(parts[AiClient].ping()),
+        _check(limits.ping()),
+    )
+    components = dict(zip(names, found, strict=True))
+    if components["limits"].status == "down":
+        components["limits"].status = "degraded"  # counting goes on in process
+    status: Literal["up", "degraded", "down"] = "up"
+    if any(each.status != "up" for each in found):
+        status = "degraded"
+    if components["database"].status == "down":
+        status = "down"
+        response.status_code = 503
+    return Health(status=status, components=components)
+
+
+async def _ask(database: Database) -> None:
+    async with database.control() as session:
+        await session.execute(text("SELECT 1"))
+
+
+async def _check(ping: Awaitable[None]) -> Component:
+    started = time.perf_counter()
+    error = None
+    try:
+        async with asyncio.timeout(CHECK_LIMIT_S):
+            await ping
+    except Exception as failure:  # any failure is what this endpoint is asked to report
+        error = type(failure).__name__
+    latency_ms = round((time.perf_counter() - started) * 1000, 2)
+    return Component(status="down" if error else "up", latency_ms=latency_ms, error=error)

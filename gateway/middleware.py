@@ -1,0 +1,175 @@
+"""What every request passes through, outermost first: `RequestFrame`, `tenants.routing.TenantRouter`, `AccessGate`.
+
+Pure ASGI, for the reasons in `tenants.routing`.
+"""
+
+import logging
+import time
+
+from limits import parse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from auth.tokens.errors import TokenRefused
+from auth.tokens.service import TokenVerifier
+from core import telemetry
+from core.access import OverQuota, Principal, RequestContext
+from core.ids import new_id
+from core.limits import RateLimits, Window, per_minute
+from core.problems import TooLarge, Unauthenticated
+from core.settings import Settings
+from gateway.problems import problem_of, render
+from tenants.directory.cache import TenantRecord
+from tenants.plans.counter import UsageCounter
+from tenants.plans.errors import QuotaExceeded
+
+log = logging.getLogger(__name__)
+access_log = logging.getLogger("dermadetect.access")
+
+# No page of ours runs scripts or is framed, and what is told in confidence is not cached.
+SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'",
+    ),
+    (b"strict-transport-security", b"max-age=63072000; includeSubDomains"),
+]
+
+
+class RequestFrame:
+    """Request id, log line, security headers, and the one place where errors become answers."""
+
+    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+        self._app = app
+        self._max_body = max_body_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        request_id = str(new_id())
+        client = scope.get("client")
+        context = RequestContext(request_id, client[0] if client else "")
+        scope.setdefault("state", {})["context"] = context
+        telemetry.bind(request_id, tenant="")
+        status = 0
+
+        async def framed_send(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = message.setdefault("headers", [])
+                headers += [(b"x-request-id", request_id.encode()), *SECURITY_HEADERS]
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))
+            await send(message)
+
+        try:
+            self._refuse_announced(scope)
+            await self._app(scope, receive, framed_send)
+        except Exception as error:
+            problem = problem_of(error)
+            if status:
+                raise  # the answer is under way; the server cuts the connection, which tells the client
+            await render(problem, scope)(scope, receive, framed_send)
+        finally:
+            route = scope.get("route")
+            access_log.info(
+                "request",
+                extra={
+                    "method": scope["method"],
+                    "route": getattr(route, "path", None),  # the pattern: a path may hold a token
+                    "status": status,
+                    "duration_ms": round((time.perf_counter() - started) * 1000, 1),
+                },
+            )
+
+    def _refuse_announced(self, scope: Scope) -> None:
+        """Starlette's limit counts what arrives; what is announced as too long gets our answer at once."""
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > self._max_body:
+                raise TooLarge(f"A request body may have {self._max_body} bytes at most.")
+
+
+class AccessGate:
+    """Address limit, authentication, user and tenant limits, quota: in this order, before anything is parsed.
+
+    Everything under `/v1/` needs a token; other paths are public, and their routes demand what they need.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        *,
+        settings: Settings,
+        limits: RateLimits,
+        tokens: TokenVerifier,
+        counter: UsageCounter,
+    ) -> None:
+        self._app = app
+        self._limits = limits
+        self._tokens = tokens
+        self._counter = counter
+        self._address_limit = parse(settings.address_limit)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or "tenant" not in scope["state"]:
+            await self._app(scope, receive, send)
+            return
+        context: RequestContext = scope["state"]["context"]
+        tenant: TenantRecord = scope["state"]["tenant"]
+        window = await self._limits.hit("address", self._address_limit, context.client_address or "-")
+        token = _bearer_token(scope)
+        if token is not None:
+            context.principal = await self._authenticate(token, tenant, context)
+            window = await self._count(context, tenant)
+        elif scope["path"].startswith("/v1/"):
+            raise Unauthenticated("Send an access token of this tenant as `Authorization: Bearer …`.")
+        await self._app(scope, receive, _with_limit_headers(send, window))
+
+    async def _authenticate(self, token: str, tenant: TenantRecord, context: RequestContext) -> Principal:
+        try:
+            return await self._tokens.verify(token, tenant, context.origin)
+        except TokenRefused as refusal:
+            log.info("token refused", extra={"check": refusal.check})
+            raise
+
+    async def _count(self, context: RequestContext, tenant: TenantRecord) -> Window:
+        """Count the request for its user and its tenant; returns the tighter of the two windows."""
+        principal = context.principal
+        assert principal is not None
+        key = tenant.scope.key
+        user = await self._limits.hit(
+            "user", per_minute(tenant.limits["requests_per_minute_user"]), f"{key}:{principal.subject}"
+        )
+        whole = await self._limits.hit("tenant", per_minute(tenant.limits["requests_per_minute_tenant"]), key)
+        try:
+            await self._counter.consume(tenant, "requests")
+        except QuotaExceeded as problem:
+            context.over_quota = OverQuota(problem, lambda: self._counter.count_beyond(tenant, "requests"))
+        return min(user, whole, key=lambda window: window.remaining)
+
+
+def _bearer_token(scope: Scope) -> str | None:
+    """The access token of the request (RFC 6750, 2.1; tokens in query or body are not taken)."""
+    values = [value for name, value in scope["headers"] if name == b"authorization"]
+    if not values:
+        return None
+    value: bytes = values[0]
+    scheme, _, token = value.decode("latin-1").partition(" ")
+    if len(values) > 1 or scheme.lower() != "bearer" or not token.strip():
+        raise Unauthenticated("Send one `Authorization: Bearer …` header.")
+    return token.strip()
+
+
+def _with_limit_headers(send: Send, window: Window) -> Send:
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message.setdefault("headers", []).extend(
+                (name.lower().encode(), value.encode()) for name, value in window.headers().items()
+            )
+        await send(message)
+
+    return wrapped

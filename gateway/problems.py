@@ -1,0 +1,120 @@
+"""Every error leaves here: as problem+json (RFC 9457), or as a calm page for a browser that is signing in."""
+
+import html
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import asyncpg
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import HTMLResponse, JSONResponse, Response
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.orm.exc import StaleDataError
+from starlette.exceptions import HTTPException
+from starlette.types import Scope
+
+from core.problems import Invalid, NotFound, Problem, Stale, TooLarge, Unavailable
+
+log = logging.getLogger(__name__)
+
+_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:34rem;margin:15vh auto;padding:0 1.5rem;color:#1d2b36}}
+small{{color:#5a6b78}}</style><h1>{title}</h1><p>{detail}</p><p><small>Reference: {reference}</small></p></html>"""
+
+
+_BROWSER_PATHS = frozenset({"/auth/authorize", "/auth/saml/acs"})
+
+
+class MethodNotAllowed(Problem):
+    status, slug, title = 405, "method-not-allowed", "Not a method of this resource"
+
+
+class UnsupportedMediaType(Problem):
+    status, slug, title = 415, "unsupported-media-type", "Not a media type this accepts"
+
+
+class BadRequest(Problem):
+    status, slug, title = 400, "bad-request", "The request cannot be read"
+
+
+_BY_STATUS: Mapping[int, type[Problem]] = {
+    400: BadRequest,
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: TooLarge,
+    415: UnsupportedMediaType,
+}
+
+
+def _fields(error: RequestValidationError) -> list[dict[str, Any]]:
+    # Where and what, never the value: it may be a patient's name, or megabytes.
+    return [
+        {
+            "location": ".".join(str(part) for part in each["loc"]),
+            "message": each["msg"],
+            "type": each["type"],
+        }
+        for each in error.errors()[:50]
+    ]
+
+
+def _database_is_away(error: Exception) -> bool:
+    cause = error.__cause__ or error
+    return isinstance(error, OperationalError | InterfaceError | PoolTimeout | OSError) or (
+        isinstance(error, DBAPIError)
+        and (
+            error.connection_invalidated
+            or isinstance(
+                getattr(cause, "__cause__", None),
+                asyncpg.PostgresConnectionError | asyncpg.CannotConnectNowError | asyncpg.AdminShutdownError,
+            )
+        )
+    )
+
+
+def problem_of(error: Exception) -> Problem:
+    """The problem that tells a caller about `error`; what it does not recognise is logged and told as a 500 that
+    says nothing but where to ask."""
+    if isinstance(error, Problem):
+        return error
+    if isinstance(error, RequestValidationError):
+        return Invalid(
+            "Some fields are missing or not as they should be; see `errors`.", errors=_fields(error)
+        )
+    if isinstance(error, HTTPException):
+        kind = _BY_STATUS.get(error.status_code, BadRequest)
+        detail = {
+            404: "There is nothing at this address.",
+            405: "See the API's documentation.",
+            413: "The request body is longer than this server takes.",
+        }
+        return kind(detail.get(error.status_code, str(error.detail)), headers=dict(error.headers or {}))
+    if isinstance(error, StaleDataError):
+        return Stale("Somebody changed it at the same time; read it again and decide anew.")
+    if _database_is_away(error):
+        log.warning("database unavailable", extra={"error": type(error).__name__})
+        return Unavailable("The database does not answer at the moment; try again.", retry_after=2)
+    log.error("unhandled error", exc_info=error)
+    return Problem(
+        "Something went wrong here. Tell your administrator the request id, which finds it in the logs."
+    )
+
+
+def _wants_page(scope: Scope) -> bool:
+    accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
+    return scope["path"] in _BROWSER_PATHS and b"text/html" in accept
+
+
+def render(problem: Problem, scope: Scope) -> Response:
+    """The response that tells the caller of `scope` about `problem`."""
+    request_id: str = scope["state"]["context"].request_id
+    if _wants_page(scope):
+        page = _PAGE.format(
+            title=html.escape(problem.title), detail=html.escape(problem.detail), reference=request_id
+        )
+        return HTMLResponse(page, problem.status, headers=problem.headers)
+    return JSONResponse(
+        problem.document(request_id), problem.status, headers=problem.headers, media_type=problem.media_type
+    )
