@@ -1,0 +1,3 @@
+"""Fixtures that several rooms' tests use; each is a real component."""
+
+pytest_plugins = ["tests.fixtures.azurite", "tests.fixtures.postgres", "tests.fixtures.world"]

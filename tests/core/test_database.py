@@ -1,0 +1,161 @@
+"""One transaction, one tenant: what a tenant session may see, and what it leaves on a pooled connection."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError, ProgrammingError
+
+from core.database import Database, TenantScope, TenantSession
+from tests.fixtures.world import World
+
+WHO = text("SELECT current_user, current_setting('search_path')")
+
+
+@pytest.fixture
+async def one_connection(world: World) -> AsyncIterator[Database]:
+    """A pool of one, so that every transaction meets what the one before left behind."""
+    assert world.settings.database_url
+    database = Database(world.settings.database_url.get_secret_value(), pool_size=1)
+    yield database
+    await database.close()
+
+
+def scopes(world: World) -> tuple[TenantScope, TenantScope]:
+    return world.tenant("acme").scope, world.tenant("globex").scope
+
+
+async def test_role_and_path_are_the_tenants_and_public_is_in_no_path(
+    world: World, one_connection: Database
+) -> None:
+    for scope in scopes(world) * 2:
+        async with one_connection.tenant(scope) as session:
+            user, path = (await session.execute(WHO)).one()
+        assert user == scope.role
+        assert path == f"{scope.schema}, extensions, pg_temp"
+
+
+async def test_they_are_set_again_after_a_commit_a_rollback_and_a_savepoint(
+    world: World, one_connection: Database
+) -> None:
+    acme, _ = scopes(world)
+    async with one_connection.tenant(acme) as session:
+        await session.execute(WHO)
+        await session.commit()
+        assert (await session.execute(WHO)).one()[0] == acme.role
+        await session.rollback()
+        async with session.begin_nested():
+            assert (await session.execute(WHO)).one()[0] == acme.role
+        assert (await session.execute(WHO)).one()[0] == acme.role
+
+
+async def test_a_qualified_name_does_not_reach_another_tenant(world: World, one_connection: Database) -> None:
+    acme, globex = scopes(world)
+    async with one_connection.tenant(acme) as session:
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            await session.execute(text(f"SELECT id FROM {globex.schema}.cases"))
+
+
+async def test_a_tenant_reaches_no_control_table_and_makes_no_temporary_one(
+    world: World, one_connection: Database
+) -> None:
+    acme, _ = scopes(world)
+    for statement in (
+        "SELECT key FROM control.tenants",
+        "CREATE TEMP TABLE t (a int)",
+        "CREATE TABLE t (a int)",
+    ):
+        async with one_connection.tenant(acme) as session:
+            with pytest.raises(ProgrammingError, match="permission denied"):
+                await session.execute(text(statement))
+
+
+async def test_audit_and_case_events_only_grow(world: World, one_connection: Database) -> None:
+    acme, _ = scopes(world)
+    for statement in (
+        "DELETE FROM audit_events",
+        "UPDATE case_events SET reason = ''",
+        "DELETE FROM alembic_version",
+    ):
+        async with one_connection.tenant(acme) as session:
+            with pytest.raises(ProgrammingError, match="permission denied"):
+                await session.execute(text(statement))
+
+
+async def test_a_failed_begin_poisons_no_later_transaction(world: World, one_connection: Database) -> None:
+    acme, globex = scopes(world)
+    for scope in (acme, globex, acme):
+        with pytest.raises(DBAPIError, match="does not exist"):
+            async with one_connection.tenant(TenantScope("nosuchtenant")) as session:
+                await session.execute(WHO)
+        async with one_connection.tenant(scope) as session:
+            assert (await session.execute(WHO)).one()[0] == scope.role
+
+
+async def test_cancelled_requests_leave_nothing_behind(world: World, one_connection: Database) -> None:
+    acme, globex = scopes(world)
+
+    async def slow() -> None:
+        async with one_connection.tenant(acme) as session:
+            await session.execute(text("SELECT pg_sleep(5)"))
+
+    for delay in (0.0, 0.001, 0.005, 0.02, 0.05):
+        task = asyncio.create_task(slow())
+        await asyncio.sleep(delay)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        async with one_connection.tenant(globex) as session:
+            assert (await session.execute(WHO)).one()[0] == globex.role
+
+
+async def test_a_killed_backend_costs_no_later_request(world: World, one_connection: Database) -> None:
+    acme, globex = scopes(world)
+    async with one_connection.tenant(acme) as session:
+        pid = await session.scalar(text("SELECT pg_backend_pid()"))
+    async with world.database.control() as control:
+        assert await control.scalar(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+    await asyncio.sleep(0.1)  # the driver hears of it
+    async with one_connection.tenant(globex) as session:
+        assert (await session.execute(WHO)).one()[0] == globex.role
+
+
+async def test_the_statement_timeout_is_the_tenants(world: World) -> None:
+    assert world.settings.database_url
+    database = Database(world.settings.database_url.get_secret_value(), pool_size=1, statement_timeout_ms=100)
+    with pytest.raises(DBAPIError, match="statement timeout"):
+        async with database.tenant(scopes(world)[0]) as session:
+            await session.execute(text("SELECT pg_sleep(3)"))
+    await database.close()
+
+
+async def test_mixed_tenants_under_load_see_only_their_own(world: World) -> None:
+    assert world.settings.database_url
+    database = Database(world.settings.database_url.get_secret_value(), pool_size=3)
+
+    async def look(scope: TenantScope) -> None:
+        async with database.tenant(scope) as session:
+            await asyncio.sleep(0)
+            assert (await session.execute(WHO)).one()[0] == scope.role
+
+    await asyncio.gather(*(look(scopes(world)[number % 2]) for number in range(300)))
+    await database.close()
+
+
+def test_a_session_without_a_tenant_cannot_be_made(world: World) -> None:
+    with pytest.raises(TypeError):
+        TenantSession(world.database._tenants, "acme", 1000)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["", "A", "1a", "a-b", 'a"; DROP ROLE x', "a" * 41, "ä", "a\n"])
+def test_a_scope_takes_no_key_that_needs_quoting(key: str) -> None:
+    with pytest.raises(ValueError, match="not a tenant key"):
+        TenantScope(key)
+
+
+async def test_the_gateway_login_alone_sees_no_tenant(world: World) -> None:
+    acme, _ = scopes(world)
+    async with world.database.control() as session:
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            await session.execute(text(f"SELECT id FROM {acme.schema}.cases"))

@@ -1,0 +1,144 @@
+"""What every request gets, whatever it asks for: an id, headers, limits, and errors of one shape."""
+
+import json
+import logging
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from core.limits import RateLimited
+from core.telemetry import JsonFormatter
+from tenants.directory.cache import Directory
+from tenants.plans.service import set_quota
+from tests.fixtures.world import World
+
+
+async def test_every_answer_has_an_id_and_the_security_headers(world: World) -> None:
+    http = await world.http()
+    first, second = [await http.get(path) for path in ("/healthy", "/nothing-here")]
+    assert first.status_code == 200
+    assert second.status_code == 404
+    assert first.headers["X-Request-Id"] != second.headers["X-Request-Id"]
+    for answer in (first, second):
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        assert answer.headers["Cache-Control"] == "no-store"
+
+
+async def test_a_problem_names_the_request(world: World) -> None:
+    answer = await (await world.http()).get("/nothing-here")
+    body = answer.json()
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert body["instance"] == f"urn:uuid:{answer.headers['X-Request-Id']}"
+    assert {"type", "title", "status", "detail"} <= set(body)
+
+
+async def test_a_wrong_method_says_which_are_right(world: World) -> None:
+    answer = await (await world.http()).put("/.well-known/jwks.json")
+    assert answer.status_code == 405
+    assert answer.headers["Allow"] == "GET"
+    assert answer.json()["type"].endswith(":method-not-allowed")
+
+
+async def test_a_long_body_is_refused_by_its_announcement(world: World) -> None:
+    answer = await (await world.http()).post(
+        "/auth/token", content=b"x", headers={"Content-Length": str(world.settings.max_body_bytes + 1)}
+    )
+    assert answer.status_code == 413
+    assert answer.json()["type"].endswith(":too-large")
+
+
+async def test_a_long_body_is_refused_while_it_arrives(world: World) -> None:
+    sent = 0
+
+    async def endless() -> AsyncIterator[bytes]:
+        nonlocal sent
+        while True:
+            sent += 1_000_000
+            yield b"a" * 1_000_000
+
+    person = await world.person("referrer")
+    answer = await person.http.post(
+        "/v1/cases", content=endless(), headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 413
+    assert answer.json()["type"].endswith(":too-large")
+    assert sent <= world.settings.max_body_bytes + 2_000_000
+
+
+async def test_a_browser_that_signs_in_sees_a_page_with_a_reference(world: World) -> None:
+    http = await world.http(Accept="text/html")
+    answer = await http.get("/auth/authorize", params={"client_id": "<b>", "redirect_uri": "https://x"})
+    assert answer.status_code == 400
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert answer.headers["X-Request-Id"] in answer.text
+    assert "<b>" not in answer.text
+
+
+async def limited(world: World, slug: str, **limits: int) -> None:
+    await world.create_tenant(slug)
+    async with world.admin.control() as session:
+        for metric, limit in limits.items():
+            await set_quota(session, slug, metric, limit)
+    await world.parts[Directory].refresh()
+
+
+async def test_rate_limits_are_told_and_enforced_per_user(world: World) -> None:
+    await limited(world, "limited", requests_per_minute_user=5)
+    first, second = [await world.person("coordinator", tenant="limited") for _ in range(2)]
+    answers = [await first.http.get("/v1/me") for _ in range(6)]
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+    assert answers[0].headers["RateLimit-Policy"] == '"user";q=5;w=60'
+    assert answers[0].headers["RateLimit"].startswith('"user";r=4;t=')
+    refused = answers[-1]
+    assert refused.json()["type"].endswith(f":{RateLimited.slug}")
+    assert 1 <= int(refused.headers["Retry-After"]) <= 60
+    assert (await second.http.get("/v1/me")).status_code == 200
+
+
+async def test_a_tenants_users_share_its_limit_and_other_tenants_do_not(world: World) -> None:
+    await limited(world, "crowded", requests_per_minute_tenant=6)
+    people = [await world.person("coordinator", tenant="crowded") for _ in range(3)]
+    codes = [(await people[number % 3].http.get("/v1/me")).status_code for number in range(7)]
+    assert codes == [200] * 6 + [429]
+    other = await world.person("coordinator", tenant="globex")
+    assert (await other.http.get("/v1/me")).status_code == 200
+
+
+async def test_a_declared_limit_counts_each_address_of_a_tenant(world: World) -> None:
+    await world.create_tenant("hammered")
+    http = await world.http("hammered.localhost")
+    codes = [(await http.post("/auth/token", data={"grant_type": "x"})).status_code for _ in range(121)]
+    assert codes == [400] * 120 + [429]
+    other = httpx.AsyncClient(
+        transport=httpx.ASGITransport(app=world.app, client=("127.0.0.2", 1)),
+        base_url="http://hammered.localhost",
+    )
+    async with other:
+        assert (await other.post("/auth/token", data={"grant_type": "x"})).status_code == 400
+
+
+async def test_health_tells_each_component_and_its_latency(world: World) -> None:
+    answer = await (await world.http("10.0.0.1")).get("/health")
+    assert answer.status_code == 200
+    body = answer.json()
+    assert body["status"] == "up"
+    assert set(body["components"]) == {"database", "blobs", "ai", "limits"}
+    assert all(component["latency_ms"] >= 0 for component in body["components"].values())
+
+
+async def test_a_log_line_holds_the_route_but_neither_path_nor_token(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    person = await world.person("coordinator")
+    with caplog.at_level(logging.INFO):
+        await person.http.get("/v1/cases/0195b2b0-0000-7000-8000-000000000000?secret=1")
+    lines = [JsonFormatter().format(record) for record in caplog.records]
+    request = next(json.loads(line) for line in lines if json.loads(line)["message"] == "request")
+    assert request["route"] == "/v1/cases/{case_id}"
+    assert request["status"] == 404
+    ours = [
+        line for line, record in zip(lines, caplog.records, strict=True) if record.name != "httpx"
+    ]  # the client's
+    assert not any(person.token in line or "secret=1" in line for line in ours)

@@ -1,0 +1,137 @@
+"""Doorbells: rung with the tenant's own transaction, answered once, and again after a failure."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import ProgrammingError
+
+from core.clock import utcnow
+from core.database import TenantScope
+from tenants.background.worker import Worker
+from tests.fixtures.world import World
+
+RING = text("SELECT doorbell.ring(:kind, :due_at)")
+
+
+async def ring(world: World, slug: str, kind: str, *, roll_back: bool = False, due_in_s: float = 0) -> None:
+    async with world.database.tenant(world.tenant(slug).scope) as session:
+        await session.execute(RING, {"kind": kind, "due_at": utcnow() + timedelta(seconds=due_in_s)})
+        if roll_back:
+            await session.rollback()
+
+
+async def drain(worker: Worker) -> None:
+    while await worker.run_one():
+        pass
+
+
+async def test_work_is_done_for_the_tenant_that_rang(world: World) -> None:
+    done: list[TenantScope] = []
+
+    async def handler(tenant: TenantScope) -> None:
+        done.append(tenant)
+
+    worker = Worker(world.database, {"test-one": handler}, {})
+    await ring(world, "acme", "test-one")
+    await ring(world, "globex", "test-one")
+    await ring(world, "globex", "test-one", roll_back=True)
+    await ring(world, "globex", "test-one", due_in_s=3600)
+    await ring(world, "globex", "test-of-nobody")
+    await drain(worker)
+    assert done == [world.tenant("acme").scope, world.tenant("globex").scope]
+
+
+async def test_many_workers_do_each_work_once(world: World) -> None:
+    done: list[TenantScope] = []
+
+    async def handler(tenant: TenantScope) -> None:
+        await asyncio.sleep(0.01)
+        done.append(tenant)
+
+    for _ in range(30):
+        await ring(world, "acme", "test-many")
+    await asyncio.gather(*(drain(Worker(world.database, {"test-many": handler}, {})) for _ in range(4)))
+    assert len(done) == 30
+
+
+async def test_failed_work_is_tried_again_later_and_does_not_stop_the_worker(world: World) -> None:
+    async def failing(tenant: TenantScope) -> None:
+        raise ConnectionError("away")
+
+    worker = Worker(world.database, {"test-failing": failing}, {})
+    await ring(world, "acme", "test-failing")
+    assert await worker.run_one()
+    assert not await worker.run_one()
+    async with world.database.control() as session:
+        attempts, later = (
+            await session.execute(
+                text(
+                    "SELECT attempts, due_at > now() + interval '5 s' FROM control.doorbells WHERE kind = 'test-failing'"
+                )
+            )
+        ).one()
+    assert (attempts, later) == (1, True)
+
+
+async def test_a_crashed_workers_lease_ends_and_the_work_is_done_by_another(world: World) -> None:
+    started = asyncio.Event()
+
+    async def crashing(tenant: TenantScope) -> None:
+        started.set()
+        await asyncio.sleep(3600)
+
+    await ring(world, "acme", "test-crash")
+    task = asyncio.create_task(Worker(world.database, {"test-crash": crashing}, {}).run_one())
+    await started.wait()
+    task.cancel()
+    done: list[TenantScope] = []
+
+    async def handler(tenant: TenantScope) -> None:
+        done.append(tenant)
+
+    other = Worker(world.database, {"test-crash": handler}, {})
+    assert not await other.run_one()
+    async with world.database.control() as session:
+        await session.execute(
+            text(
+                "UPDATE control.doorbells SET leased_until = now() - interval '1 s' WHERE kind = 'test-crash'"
+            )
+        )
+    assert await other.run_one()
+    assert len(done) == 1
+
+
+async def test_recurring_work_is_rung_once_a_slot_whoever_schedules(world: World) -> None:
+    recurring = {"test-hourly": timedelta(hours=1)}
+    workers = [Worker(world.database, {}, recurring) for _ in range(4)]
+    now = utcnow()
+    rung = await asyncio.gather(*(worker.schedule(now) for worker in workers))
+    assert sorted(rung) == [[], [], [], ["test-hourly"]]
+    assert await workers[0].schedule(now + timedelta(hours=1)) == ["test-hourly"]
+    async with world.database.control() as session:
+        per_tenant = await session.execute(
+            text(
+                "SELECT tenant_key, count(*) AS count FROM control.doorbells WHERE kind = 'test-hourly' GROUP BY 1"
+            )
+        )
+        counts = {row.tenant_key: row.count for row in per_tenant}
+    assert counts[world.tenant("acme").scope.key] == 2
+
+
+async def test_only_a_tenant_rings_and_only_its_own_bell(world: World) -> None:
+    async with world.database.control() as session:
+        with pytest.raises(ProgrammingError, match="only a tenant"):
+            await session.execute(RING, {"kind": "x", "due_at": utcnow()})
+    async with world.database.tenant(world.tenant("acme").scope) as session:
+        with pytest.raises(ProgrammingError, match="permission denied"):
+            await session.execute(text("INSERT INTO control.doorbells (id) VALUES (gen_random_uuid())"))
+
+
+async def test_the_worker_stops_when_told(world: World) -> None:
+    stop = asyncio.Event()
+    task = asyncio.create_task(Worker(world.database, {}, {}, idle_s=30).run(stop))
+    await asyncio.sleep(0.1)
+    stop.set()
+    await asyncio.wait_for(task, 2)
