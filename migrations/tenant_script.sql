@@ -136,10 +136,9 @@ CREATE TABLE patients (
     version INTEGER DEFAULT '1' NOT NULL, 
     CONSTRAINT pk_patients PRIMARY KEY (id), 
     CONSTRAINT ck_patients_sex CHECK (sex IN ('female', 'male', 'other', 'unknown')), 
-    CONSTRAINT fk_patients_user_id FOREIGN KEY(user_id) REFERENCES users (id)
+    CONSTRAINT fk_patients_user_id FOREIGN KEY(user_id) REFERENCES users (id), 
+    CONSTRAINT uq_patients_user_id UNIQUE (user_id)
 );
-
-CREATE INDEX ix_patients_user_id ON patients (user_id);
 
 CREATE TABLE physicians (
     user_id UUID NOT NULL, 
@@ -237,7 +236,7 @@ CREATE TABLE cases (
     CONSTRAINT uq_cases_reference UNIQUE (reference)
 );
 
-CREATE INDEX ix_cases_created_by ON cases (created_by);
+CREATE INDEX ix_cases_created_by ON cases (created_by, id);
 
 CREATE INDEX ix_cases_patient_id ON cases (patient_id);
 
@@ -327,6 +326,8 @@ CREATE TABLE assignments (
     CONSTRAINT fk_assignments_case_id FOREIGN KEY(case_id) REFERENCES cases (id), 
     CONSTRAINT fk_assignments_physician_id FOREIGN KEY(physician_id) REFERENCES physicians (id)
 );
+
+CREATE INDEX ix_assignments_case_id ON assignments (case_id);
 
 CREATE INDEX ix_assignments_open ON assignments (physician_id) WHERE ended_at IS NULL;
 

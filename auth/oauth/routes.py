@@ -161,7 +161,6 @@ async def server_metadata(request: Request, tenant: Tenant) -> ServerMetadata:
         issuer=origin,
         authorization_endpoint=f"{origin}/auth/authorize",
         token_endpoint=f"{origin}/auth/token",
-        revocation_endpoint=f"{origin}/auth/logout",
         jwks_uri=f"{origin}/.well-known/jwks.json",
         scopes_supported=sorted(SCOPES),
     )

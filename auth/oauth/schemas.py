@@ -20,7 +20,6 @@ class ServerMetadata(BaseModel):
     issuer: str
     authorization_endpoint: str
     token_endpoint: str
-    revocation_endpoint: str
     jwks_uri: str
     scopes_supported: list[str]
     response_types_supported: list[str] = ["code"]

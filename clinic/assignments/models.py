@@ -43,7 +43,7 @@ class Assignment(Row, TenantBase):
         CheckConstraint("kind IN ('primary', 'second_opinion')", name="kind"),
     )
 
-    case_id: Mapped[UUID] = mapped_column(ForeignKey("cases.id"))
+    case_id: Mapped[UUID] = mapped_column(ForeignKey("cases.id"), index=True)
     physician_id: Mapped[UUID] = mapped_column(ForeignKey("physicians.id"))
     kind: Mapped[str] = mapped_column(default="primary")
     started_at: Mapped[datetime | None]

@@ -35,13 +35,14 @@ class Case(Row, TenantBase):
         CheckConstraint("fitzpatrick BETWEEN 1 AND 6", name="fitzpatrick"),
         Index("ix_cases_queue", "specialty", "urgency", "id", postgresql_where="status = 'queued'"),
         Index("ix_cases_status", "status", "id"),
+        Index("ix_cases_created_by", "created_by", "id"),
     )
     # Two writers who both read version 3 cannot both write version 4; the second gets 412.
     __mapper_args__ = {"version_id_col": Row.version}  # noqa: RUF012
 
     reference: Mapped[str] = mapped_column(unique=True)
     patient_id: Mapped[UUID] = mapped_column(ForeignKey("patients.id"), index=True)
-    created_by: Mapped[UUID] = mapped_column(index=True)
+    created_by: Mapped[UUID]
     status: Mapped[str] = mapped_column(default="draft")
     locale: Mapped[str] = mapped_column(default="en")
     region: Mapped[str]

@@ -15,7 +15,7 @@ class Patient(Row, TenantBase):
     __tablename__ = "patients"
     __table_args__ = (CheckConstraint("sex IN ('female', 'male', 'other', 'unknown')", name="sex"),)
 
-    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"), index=True)
+    user_id: Mapped[UUID | None] = mapped_column(ForeignKey("users.id"), unique=True)
     created_by: Mapped[UUID]
     sex: Mapped[str]
     birth_year: Mapped[int]

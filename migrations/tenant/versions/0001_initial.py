@@ -159,8 +159,8 @@ def upgrade() -> None:
         sa.CheckConstraint("sex IN ('female', 'male', 'other', 'unknown')", name=op.f("ck_patients_sex")),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_patients_user_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_patients")),
+        sa.UniqueConstraint("user_id", name=op.f("uq_patients_user_id")),
     )
-    op.create_index(op.f("ix_patients_user_id"), "patients", ["user_id"], unique=False)
     op.create_table(
         "physicians",
         sa.Column("user_id", sa.Uuid(), nullable=False),
@@ -266,7 +266,7 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_cases")),
         sa.UniqueConstraint("reference", name=op.f("uq_cases_reference")),
     )
-    op.create_index(op.f("ix_cases_created_by"), "cases", ["created_by"], unique=False)
+    op.create_index("ix_cases_created_by", "cases", ["created_by", "id"], unique=False)
     op.create_index(op.f("ix_cases_patient_id"), "cases", ["patient_id"], unique=False)
     op.create_index(op.f("ix_cases_physician_id"), "cases", ["physician_id"], unique=False)
     op.create_index(
@@ -370,6 +370,7 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_assignments")),
     )
+    op.create_index(op.f("ix_assignments_case_id"), "assignments", ["case_id"], unique=False)
     op.create_index(
         "ix_assignments_open",
         "assignments",
