@@ -12,7 +12,7 @@ from auth.keys.service import KeyRing, generate
 from auth.saml.service import entity_id
 from auth.tokens.service import TokenVerifier
 from clinic.ai.client import AiClient
-from clinic.images.sweeper import sweep_images
+from clinic.images.sweeper import settle_reservations, sweep_images
 from core.blobs import BlobStore, open_blob_store
 from core.crypto import MasterKey
 from core.database import AdminDatabase, Database
@@ -147,5 +147,12 @@ def provisioning_steps(settings: Settings, admin: AdminDatabase, store: BlobStor
 def background_worker(parts: Parts) -> Worker:
     """The worker with every room's handlers."""
     store = parts[BlobStore]  # type: ignore[type-abstract]  # a port, held under its own name
-    handlers: Mapping[str, Handler] = {"sweep-images": partial(sweep_images, parts[Database], store)}
-    return Worker(parts[Database], handlers, recurring={"sweep-images": timedelta(hours=1)})
+    handlers: Mapping[str, Handler] = {
+        "sweep-images": partial(settle_reservations, parts[Database], store),
+        "reconcile-images": partial(sweep_images, parts[Database], store),
+    }
+    return Worker(
+        parts[Database],
+        handlers,
+        recurring={"sweep-images": timedelta(hours=1), "reconcile-images": timedelta(days=1)},
+    )

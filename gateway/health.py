@@ -21,7 +21,7 @@ CHECK_LIMIT_S = 2.0
 
 
 class Component(BaseModel):
-    status: Literal["up", "degraded", "down"]
+    status: Literal["up", "degraded", "down", "off"] = Field(description="`off`: not configured here.")
     latency_ms: float = Field(description="How long the check took.")
     error: str | None = Field(None, description="The kind of failure; details are in the logs.")
 
@@ -50,19 +50,19 @@ async def healthy() -> Alive:
 )
 async def health(request: Request, response: Response) -> Health:
     parts: Parts = request.app.state.parts
-    limits = parts[RateLimits]
+    limits, ai = parts[RateLimits], parts[AiClient]
     names = ("database", "blobs", "ai", "limits")
     found = await asyncio.gather(
         _check(_ask(parts[Database])),
         _check(parts[BlobStore].ping()),  # type: ignore[type-abstract]  # a port, held under its own name
-        _check(parts[AiClient].ping()),
+        _check(ai.ping()) if ai.configured else _off(),
         _check(limits.ping()),
     )
     components = dict(zip(names, found, strict=True))
     if components["limits"].status == "down":
         components["limits"].status = "degraded"  # counting goes on in process
     status: Literal["up", "degraded", "down"] = "up"
-    if any(each.status != "up" for each in found):
+    if any(each.status in ("degraded", "down") for each in found):
         status = "degraded"
     if components["database"].status == "down":
         status = "down"
@@ -73,6 +73,10 @@ async def health(request: Request, response: Response) -> Health:
 async def _ask(database: Database) -> None:
     async with database.control() as session:
         await session.execute(text("SELECT 1"))
+
+
+async def _off() -> Component:
+    return Component(status="off", latency_ms=0)
 
 
 async def _check(ping: Awaitable[None]) -> Component:

@@ -130,10 +130,13 @@ class AiClient:
         breaker.succeeded()
         return reply
 
+    @property
+    def configured(self) -> bool:
+        """Whether there is an AI Service at all."""
+        return self._base_url is not None
+
     async def ping(self) -> None:
         """Raise unless the AI Service answers, whatever it answers short of a fault."""
-        if self._base_url is None:
-            raise AiUnavailable("No AI Service is configured here.", retry_after=3600)
         answer = await self._pool().get(f"{self._base_url}/healthy", timeout=2.0)
         if answer.status_code >= 500:
             raise AiUnreachable("The AI Service reports a fault.")

@@ -81,7 +81,11 @@ async def read_case(session: TenantSession, principal: Principal, case_id: UUID)
     The most frequent verb there is, so it goes past the ORM, and trusts the types that the table's own
     constraints guarantee instead of validating them again.
     """
-    result = await session.execute(_read(principal.roles), {"case_id": case_id, "subject": principal.subject})
+    # The session would load each column as an attribute of an entity; its connection knows only rows.
+    connection = await session.connection()
+    result = await connection.execute(
+        _read(principal.roles), {"case_id": case_id, "subject": principal.subject}
+    )
     row = result.one_or_none()
     if row is None:
         raise CaseNotFound("No such case, or not one you are concerned with.")

@@ -244,7 +244,10 @@ def _assistance(results: dict[str, dict[str, Any]], locale: Locale) -> Assistanc
         differential=tuple(
             Candidate(
                 each.label,
-                f"{each.codes[0].system} {each.codes[0].code}" if each.codes else "",
+                # `http://hl7.org/fhir/sid/icd-10` is printed as `ICD-10`
+                f"{each.codes[0].system.rsplit('/', 1)[-1].upper()} {each.codes[0].code}"
+                if each.codes
+                else "",
                 each.probability,
             )
             for each in sorted(diagnosis.differential, key=lambda each: each.rank)[:CANDIDATES]

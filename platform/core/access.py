@@ -108,9 +108,10 @@ async def _tenant(request: Request) -> TenantScope:
 Tenant = Annotated[TenantScope, Depends(_tenant)]
 
 
-async def _tenant_session(request: Request, tenant: Tenant) -> AsyncIterator[TenantSession]:
+async def _tenant_session(request: Request) -> AsyncIterator[TenantSession]:
     parts: Parts = request.app.state.parts
-    async with parts[Database].tenant(tenant) as session:
+    # Asked for here and not as a dependency, each of which costs FastAPI as much as a row of the database.
+    async with parts[Database].tenant(await _tenant(request)) as session:
         yield session
 
 

@@ -8,15 +8,12 @@ for one gateway, in Redis for several. When Redis is away counting goes on in pr
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from fastapi import Depends, Request
 from limits import RateLimitItem, parse
-from limits.aio.storage import RedisStorage, Storage
-from limits.aio.strategies import FixedWindowRateLimiter
+from limits.aio.storage import RedisStorage
 from slowapi import Limiter
 
 from core.access import context_of
@@ -42,48 +39,25 @@ def limit_key(request: Request) -> str:
 limiter = Limiter(key_func=limit_key, key_style="endpoint", enabled=False)
 
 
-class InProcessStorage(Storage):
-    """Fixed windows in a dictionary. `limits` ships one too, which walks all its keys at every hit."""
-
-    STORAGE_SCHEME: list[str] | None = None
+class InProcessWindows:
+    """Fixed windows in a dictionary. `limits` ships some too, but walks all its keys at every hit."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self._windows: dict[str, tuple[int, float]] = {}
+        self._windows: dict[tuple[str, str, int], tuple[int, float]] = {}
         self._sweep_at = 10_000
 
-    @property
-    def base_exceptions(self) -> type[Exception]:
-        return ValueError
-
-    async def incr(self, key: str, expiry: float, amount: int = 1) -> int:
-        now = time.time()
-        count, ends = self._windows.get(key, (0, 0.0))
+    def hit(self, name: str, item: RateLimitItem, key: str) -> tuple[int, float]:
+        """Count one; returns the count of the present window and the time at which it ends."""
+        now, length = time.time(), item.get_expiry()
+        at = (name, key, length)
+        count, ends = self._windows.get(at, (0, 0.0))
         if ends <= now:
-            count, ends = 0, now + expiry
+            count, ends = 0, now + length
             if len(self._windows) >= self._sweep_at:
                 self._windows = {k: w for k, w in self._windows.items() if w[1] > now}
                 self._sweep_at = max(10_000, 2 * len(self._windows))
-        self._windows[key] = (count + amount, ends)
-        return count + amount
-
-    async def get(self, key: str) -> int:
-        count, ends = self._windows.get(key, (0, 0.0))
-        return count if ends > time.time() else 0
-
-    async def get_expiry(self, key: str) -> float:
-        return self._windows.get(key, (0, time.time()))[1]
-
-    async def check(self) -> bool:
-        return True
-
-    async def reset(self) -> int | None:
-        count = len(self._windows)
-        self._windows.clear()
-        return count
-
-    async def clear(self, key: str) -> None:
-        self._windows.pop(key, None)
+        self._windows[at] = (count + 1, ends)
+        return count + 1, ends
 
 
 @lru_cache(maxsize=1024)
@@ -113,14 +87,12 @@ class RateLimits:
     """Counts hits against fixed windows; `url` is `memory://` or `redis://host:port/db`."""
 
     def __init__(self, url: str) -> None:
-        self._local = FixedWindowRateLimiter(InProcessStorage())
-        self._shared: FixedWindowRateLimiter | None = None
+        self._local = InProcessWindows()
+        self._shared: RedisStorage | None = None
         if not url.startswith("memory:"):
             # The default client of limits' Redis storage (coredis) crashed with this version.
-            self._shared = FixedWindowRateLimiter(
-                RedisStorage(
-                    f"async+{url}", implementation="redispy", socket_timeout=0.25, socket_connect_timeout=0.25
-                )
+            self._shared = RedisStorage(
+                f"async+{url}", implementation="redispy", socket_timeout=0.25, socket_connect_timeout=0.25
             )
         self._shared_away_until = 0.0
 
@@ -129,28 +101,24 @@ class RateLimits:
         """Whether Redis is configured but away, so that each process counts for itself."""
         return self._shared is not None and time.monotonic() < self._shared_away_until
 
-    async def _with_storage(self, ask: Callable[[FixedWindowRateLimiter], Awaitable[Any]]) -> Any:
+    async def _count(self, name: str, item: RateLimitItem, key: str) -> tuple[int, float]:
         if self._shared is not None and not self.degraded:
             try:
-                return await ask(self._shared)
+                at = item.key_for(name, key)
+                count = await self._shared.incr(at, item.get_expiry())
+                return count, await self._shared.get_expiry(at)
             except Exception as error:  # any failure of the shared counter means: count here
                 self._shared_away_until = time.monotonic() + 5
                 log.warning(
                     "rate-limit storage away, counting in process", extra={"error": type(error).__name__}
                 )
-        return await ask(self._local)
+        return self._local.hit(name, item, key)
 
     async def hit(self, name: str, item: RateLimitItem, key: str) -> Window:
         """Count one request of `key` against the limit `name`. Raises `RateLimited` when it is used up."""
-
-        async def count(strategy: FixedWindowRateLimiter) -> tuple[bool, int, float]:
-            allowed = await strategy.hit(item, name, key)
-            ends, remaining = await strategy.get_window_stats(item, name, key)
-            return allowed, remaining, ends
-
-        allowed, remaining, ends = await self._with_storage(count)
-        window = Window(name, item, remaining, max(0, round(ends - time.time())))
-        if not allowed:
+        count, ends = await self._count(name, item, key)
+        window = Window(name, item, max(0, item.amount - count), max(0, round(ends - time.time())))
+        if count > item.amount:
             raise RateLimited(
                 f"More than {item.amount} requests in {item.get_expiry()} s ({name}); "
                 f"try again in {max(1, window.reset_s)} s.",
@@ -163,7 +131,7 @@ class RateLimits:
         """Raise unless the configured storage answers."""
         if self._shared is not None:
             async with asyncio.timeout(1):
-                if not await self._shared.storage.check():
+                if not await self._shared.check():
                     raise ConnectionError("the rate-limit storage does not answer")
             self._shared_away_until = 0.0
 

@@ -1,17 +1,19 @@
 """The AI client over real HTTP, against the reference service and the faults it can be told to have."""
 
 import asyncio
+import json
 import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from clinic.ai.client import AiClient
@@ -23,7 +25,15 @@ from clinic.ai.errors import (
     AiUnavailable,
     AiUnreachable,
 )
-from core.ai_contract import AiContext, AiEndpoint, AiImage, AiRequest, TriageResponse, input_hash
+from core.ai_contract import (
+    MAX_RESPONSE_BYTES,
+    AiContext,
+    AiEndpoint,
+    AiImage,
+    AiRequest,
+    TriageResponse,
+    input_hash,
+)
 from core.database import TenantScope
 from core.ids import new_id
 from core.problems import Problem
@@ -138,20 +148,49 @@ async def test_input_the_service_cannot_read_is_422(client: AiClient) -> None:
     assert raised.value.status == 422
 
 
-@pytest.mark.parametrize("member", ["request_id", "input_hash"])
-async def test_an_answer_to_another_request_is_refused(service: str, member: str) -> None:
-    async def mixed_up(request: Request) -> Response:
-        async with httpx.AsyncClient() as real:
-            headers = {"Authorization": request.headers["Authorization"]}
-            answer = (
-                await real.post(f"{service}/v1/triage", content=await request.body(), headers=headers)
-            ).json()
-        return JSONResponse(answer | {member: "ab" * 32})
+Change = Callable[[dict[str, Any]], bytes]
 
-    with serving(Starlette(routes=[Route("/v1/triage", mixed_up, methods=["POST"])])) as url:
+
+@contextmanager
+def changing(service: str, change: Change) -> Iterator[str]:
+    """The reference service behind a proxy that changes its answers."""
+
+    async def proxy(request: Request) -> Response:
+        headers = {name: request.headers[name] for name in ("Authorization", "Content-Type")}
+        async with httpx.AsyncClient() as real:
+            answer = await real.post(f"{service}/v1/triage", content=await request.body(), headers=headers)
+        return Response(change(answer.json()), media_type="application/json")
+
+    with serving(Starlette(routes=[Route("/v1/triage", proxy, methods=["POST"])])) as url:
+        yield url
+
+
+@pytest.mark.parametrize(
+    ("change", "usable"),
+    [
+        (lambda answer: json.dumps(answer | {"new_member": 1}).encode(), True),
+        (lambda answer: json.dumps(answer | {"request_id": "another"}).encode(), False),
+        (lambda answer: json.dumps(answer | {"input_hash": "ab" * 32}).encode(), False),
+        (lambda answer: json.dumps(answer | {"new_member": "a\0b"}).encode(), False),
+        (lambda answer: json.dumps(answer | {"score": float("nan")}).encode(), False),
+        (lambda answer: json.dumps(answer).encode() + b" " * 1000, True),
+        (lambda answer: json.dumps(answer).encode() + b" " * MAX_RESPONSE_BYTES, False),
+        (lambda answer: json.dumps(answer).encode()[:-1], False),
+    ],
+)
+async def test_only_an_answer_to_this_request_within_the_contract_is_taken(
+    service: str, change: Change, usable: bool
+) -> None:
+    with changing(service, change) as url:
         client = AiClient(url, TOKEN, deadline_s=5)
-        with pytest.raises(AiAnswerInvalid):
-            await client.ask(ACME, AiEndpoint.TRIAGE, a_request())
+        request = a_request()
+        if usable:
+            assert (
+                await client.ask(ACME, AiEndpoint.TRIAGE, request)
+            ).response.request_id == request.request_id
+        else:
+            with pytest.raises(AiAnswerInvalid):
+                await client.ask(ACME, AiEndpoint.TRIAGE, request)
         await client.aclose()
 
 

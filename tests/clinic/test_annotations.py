@@ -3,9 +3,11 @@
 import asyncio
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
+from sqlalchemy import text
 
 from core.ids import new_id
 from tests.clinic.journey import ANSWER, Clinic, act, ok
@@ -114,7 +116,13 @@ async def test_marks_are_made_during_the_review_alone(review: Review) -> None:
 
 async def test_an_annotation_has_one_successor(review: Review) -> None:
     first = ok(await review.mark(), 201)
-    answers = await asyncio.gather(*(review.mark("circle", supersedes=first["id"]) for _ in range(4)))
+    world = review.clinic.world
+    hold = text("SELECT id FROM cases WHERE id = :id FOR UPDATE")
+    async with world.database.tenant(world.tenant().scope) as session:
+        await session.execute(hold, {"id": UUID(review.case["id"])})
+        marks = [asyncio.create_task(review.mark("circle", supersedes=first["id"])) for _ in range(4)]
+        await asyncio.sleep(0.2)  # until all of them wait for the case
+    answers = await asyncio.gather(*marks)
     assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409]
     successor = next(answer.json() for answer in answers if answer.status_code == 201)
     refused = next(answer.json() for answer in answers if answer.status_code == 409)

@@ -21,7 +21,7 @@ async def clinic(world: World) -> Clinic:
     return await Clinic.open(world, "globex")
 
 
-REGIONS = iter(["AT", "BE", "CH", "DK", "ES", "FI", "FR", "GR", "HU", "IE", "IT", "LU", "NL", "NO"])
+REGIONS = iter("AT BE BG CH CZ DK ES FI FR GR HR HU IE IT LT LU LV NL NO PL RO SE SI SK".split())
 
 
 @pytest.fixture

@@ -92,9 +92,14 @@ async def test_the_same_photograph_is_the_same_image(clinic: Clinic, world: Worl
     )
 
 
-async def test_simultaneous_uploads_of_one_photograph_store_it_once(clinic: Clinic) -> None:
+async def test_simultaneous_uploads_of_one_photograph_store_it_once(clinic: Clinic, world: World) -> None:
     case = await empty_draft(clinic)
-    answers = await asyncio.gather(*(upload(clinic.referrer, case, photograph()) for _ in range(6)))
+    hold = text("SELECT id FROM cases WHERE id = :id FOR UPDATE")
+    async with world.database.tenant(world.tenant().scope) as session:
+        await session.execute(hold, {"id": UUID(case["id"])})
+        uploads = [asyncio.create_task(upload(clinic.referrer, case, photograph())) for _ in range(6)]
+        await asyncio.sleep(0.5)  # until all of them wait for the case
+    answers = await asyncio.gather(*uploads)
     assert sorted(answer.status_code for answer in answers) == [200] * 5 + [201]
     assert len({answer.json()["id"] for answer in answers}) == 1
 

@@ -221,10 +221,16 @@ async def test_more_cases_than_fit_a_page(ward: Ward) -> None:
         await ward.image(*CONTENT, status="stored")
         lost.append(await ward.image("display", "thumbnail", status="stored"))
         await ward.orphan(f"cases/{case.id}/{new_id()}/display", minutes=61)
+    # The last case of the first page, whose blobs are old, beside something that sorts between it and them.
+    ward.case_id = cases[CASES_A_PAGE - 2].id
+    last = await ward.image(status="stored")
+    for variant in CONTENT:
+        await ward.orphan(f"{last.prefix}/{variant}", minutes=61)
+    await ward.orphan(f"cases/{ward.case_id}-x/{new_id()}/display", minutes=61)
     counts = await sweep_images(ward.world.database, ward.store, ward.scope)
-    assert counts == {"missing": len(lost), "orphans": len(lost)}
+    assert counts == {"missing": len(lost), "orphans": len(lost) + 1}
     assert await ward.audited("image.blob_missing", *(each.id for each in lost)) == len(lost)
-    assert len(await ward.names()) == 5 * len(lost)
+    assert len(await ward.names()) == 5 * len(lost) + 3
 
 
 async def test_one_tenants_sweep_touches_no_other(ward: Ward, world: World) -> None:
