@@ -1,0 +1,85 @@
+"""A load generator on bare sockets: a client library would cost more than the servers it is to measure."""
+
+import asyncio
+import re
+import time
+from collections.abc import Sequence
+from typing import cast
+
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+_SLOWEST_S = 15.0
+
+
+class UnexpectedAnswer(Exception):
+    """A response that was not 200 with the body's expected length; holds its beginning."""
+
+
+class _Client(asyncio.Protocol):
+    """One keep-alive connection (HTTP/1.1) that sends its request again as soon as it is answered."""
+
+    def __init__(self, request: bytes, body_length: int, until: float) -> None:
+        self._request = request
+        self._body_length = body_length
+        self._until = until
+        self._received = b""
+        self.answered = 0
+        self.finished: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
+        self._transport.write(self._request)
+
+    def data_received(self, data: bytes) -> None:
+        self._received += data
+        head_end = self._received.find(b"\r\n\r\n")
+        if head_end < 0:
+            return
+        length = _LENGTH.search(self._received, 0, head_end + 2)
+        if (
+            not self._received.startswith(b"HTTP/1.1 200 ")
+            or length is None
+            or int(length[1]) != self._body_length
+        ):
+            self._end(UnexpectedAnswer(self._received[:2000].decode(errors="replace")))
+            return
+        if len(self._received) < head_end + 4 + self._body_length:
+            return
+        self._received = b""
+        self.answered += 1
+        if time.perf_counter() < self._until:
+            self._transport.write(self._request)
+        else:
+            self._end(None)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end(error or ConnectionResetError("the server closed the connection"))
+
+    def _end(self, error: Exception | None) -> None:
+        if not self.finished.done():
+            if error is None:
+                self.finished.set_result(None)
+            else:
+                self.finished.set_exception(error)
+        self._transport.close()
+
+
+def get_request(path: str, host: str, **headers: str) -> bytes:
+    """The bytes of a GET request."""
+    lines = [f"GET {path} HTTP/1.1", f"Host: {host}", "Accept: application/json"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+async def load(port: int, requests: Sequence[tuple[bytes, int]], *, seconds: float) -> float:
+    """Answers per second of the server on `port`, with one connection for each of `requests` (the bytes to send,
+    and the length of the body that must come back). Raises `UnexpectedAnswer`, `TimeoutError`, `OSError`."""
+    loop = asyncio.get_running_loop()
+    started = time.perf_counter()
+    clients = []
+    for request, body_length in requests:
+        client = _Client(request, body_length, started + seconds)
+        await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
+        clients.append(client)
+    async with asyncio.timeout(seconds + _SLOWEST_S):
+        await asyncio.gather(*(client.finished for client in clients))
+    return sum(client.answered for client in clients) / (time.perf_counter() - started)

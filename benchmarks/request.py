@@ -1,0 +1,118 @@
+"""What the whole gateway costs a request: `GET /v1/cases/{id}`, against the same query in bare FastAPI and ORM.
+
+Ours is the complete application: host routing, a verified access token, limits by address, user and tenant, the
+monthly count, role, path and row rule, the access log; 32 keep-alive connections, each of a user of another tenant.
+The baseline (`benchmarks/bare.py`) has none of these and reads one of the 32 cases. Each is one uvicorn process on
+the same PostgreSQL with the same pool. Status and length of every answer are checked.
+"""
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from benchmarks.load import get_request, load
+from benchmarks.measure import Result, compare, medians
+from benchmarks.stage import Stage, Visitor, open_stage
+
+CLIENTS = 32
+SECONDS = 1.0
+_START_S = 30.0
+_STOP_S = 10.0
+
+
+@contextmanager
+def _serving(which: str, environment: dict[str, str], log: Path) -> Iterator[int]:
+    """A server in a process of its own; yields its port. It is stopped at the end, whatever happened."""
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening, log.open("wb") as written:
+        port: int = listening.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.serve", which, str(listening.fileno())],
+            env=os.environ | environment,
+            pass_fds=[listening.fileno()],
+            stdin=subprocess.PIPE,
+            stdout=written,
+            stderr=written,
+        )
+    try:
+        yield port
+    except Exception as error:
+        error.add_note(f"{which} said: {log.read_text(errors='replace')[-2000:]}")
+        raise
+    finally:
+        try:
+            process.communicate(timeout=_STOP_S)  # ends its input, and so the server
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _environment(stage: Stage, bare_reads: Visitor) -> dict[str, str]:
+    """The settings of both servers, as an operator would give them."""
+    settings = stage.settings
+    assert settings.master_key
+    return {
+        "DERMADETECT_DATABASE_URL": stage.logins.gateway_url,
+        "DERMADETECT_MASTER_KEY": settings.master_key.get_secret_value(),
+        "DERMADETECT_BLOB_DIRECTORY": str(settings.blob_directory),
+        "DERMADETECT_ADDRESS_LIMIT": settings.address_limit,
+        "DERMADETECT_DATABASE_POOL_SIZE": str(settings.database_pool_size),
+        "BARE_DATABASE_URL": stage.logins.gateway_url.replace("postgresql://", "postgresql+asyncpg://"),
+        "BARE_ROLE": bare_reads.scope.role,
+        "BARE_SEARCH_PATH": f"{bare_reads.scope.schema}, extensions",
+    }
+
+
+async def _length_of_case(port: int, visitor: Visitor) -> tuple[int, dict[str, Any]]:
+    """The body's length and content when the visitor reads their case once. Waits for the server to start."""
+    async with httpx.AsyncClient(timeout=_START_S, trust_env=False) as http:
+        answer = await http.get(
+            f"http://127.0.0.1:{port}{visitor.path}",
+            headers={"Host": visitor.host, "Authorization": f"Bearer {visitor.token}"},
+        )
+    answer.raise_for_status()
+    return len(answer.content), answer.json()
+
+
+async def run() -> list[Result]:
+    async with open_stage() as stage:
+        visitors = [await stage.visitor(f"tenant{number}") for number in range(CLIENTS)]
+        first = visitors[0]
+        environment = _environment(stage, first)
+        with (
+            _serving("gateway", environment, stage.directory / "gateway.log") as gateway,
+            _serving("bare", environment, stage.directory / "bare.log") as bare,
+        ):
+            ours = []
+            for visitor in visitors:
+                length, case = await _length_of_case(gateway, visitor)
+                assert case["id"] == str(visitor.case_id)
+                token = f"Bearer {visitor.token}"
+                ours.append((get_request(visitor.path, visitor.host, authorization=token), length))
+            length, plain_case = await _length_of_case(bare, first)
+            _, same_case = await _length_of_case(gateway, first)
+            # Who asks is nobody to the baseline; all else is alike.
+            assert same_case | {"allowed_actions": []} == plain_case
+            plain = [(get_request(first.path, "localhost"), length)] * CLIENTS
+
+            def requests(port: int, sent: list[tuple[bytes, int]]) -> Callable[[], Awaitable[float]]:
+                return lambda: load(port, sent, seconds=SECONDS)
+
+            seen = await medians({"gateway": requests(gateway, ours), "bare": requests(bare, plain)})
+    return [
+        compare(
+            "request",
+            "GET /v1/cases/{id}: authenticated, routed, limited, counted, logged, against bare FastAPI and "
+            "SQLAlchemy ORM",
+            ours=seen["gateway"],
+            baseline=seen["bare"],
+            unit="requests/s",
+            target=0.85,
+        )
+    ]
