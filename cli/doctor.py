@@ -1,0 +1,127 @@
+"""`dermadetect doctor`: whether what the gateway stands on is as it should be, and what to do where it is not."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+import typer
+
+from cli.output import Json, show, tell, warn
+from cli.run import FAILED, run, settings, told
+
+if TYPE_CHECKING:
+    from core.settings import Settings
+
+LIMIT_S = 10.0
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at. `state` is `ok`, `wrong`, or `off` for what is not set up and need not be."""
+
+    name: str
+    state: str
+    detail: str
+    remedy: str | None = None
+
+
+def doctor(as_json: Json = False) -> None:
+    """Check settings, database logins, migrations, blob store, AI Service and limiter.
+
+    Each finding says what to do. Exit code 1 when something is wrong. Writes and deletes one small blob in a
+    container of its own; changes nothing else.
+
+      dermadetect doctor
+      dermadetect doctor --json | jq '.[] | select(.state == "wrong")'
+    """
+    checks = run(_examine)
+    show([asdict(check) for check in checks], as_json=as_json, title="Health")
+    wrong = [check for check in checks if check.state == "wrong"]
+    for check in wrong:
+        warn(f"{check.name}: {check.detail}", check.remedy or "see the logs")
+    if wrong:
+        raise typer.Exit(FAILED)
+    tell("All is well.")
+
+
+async def _examine() -> list[Check]:
+    from cli.doctor_database import admin_login, gateway_login, revisions
+
+    configured = settings()
+    parts: list[tuple[str, Callable[[Settings], Awaitable[list[Check]]]]] = [
+        ("master key", _master_key),
+        ("gateway login", gateway_login),
+        ("operator login", admin_login),
+        ("migrations", revisions),
+        ("blob store", _blobs),
+        ("AI Service", _ai),
+        ("rate limits", _limits),
+    ]
+    found = await asyncio.gather(*(_guarded(name, examine, configured) for name, examine in parts))
+    return [check for checks in found for check in checks]
+
+
+async def _guarded(
+    name: str, examine: "Callable[[Settings], Awaitable[list[Check]]]", configured: "Settings"
+) -> list[Check]:
+    from gateway.assembly import NotConfigured
+
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            return await examine(configured)
+    except NotConfigured as missing:
+        return [Check(name, "wrong", missing.title, missing.detail)]
+    except Exception as failure:  # any failure is what this command is asked to find
+        return [
+            Check(name, "wrong", told(failure), "check that it runs, and that address and password are right")
+        ]
+
+
+async def _master_key(configured: "Settings") -> list[Check]:
+    from gateway.assembly import master_key
+
+    return [Check("master key", "ok", f"id {master_key(configured).kek_id}")]
+
+
+async def _blobs(configured: "Settings") -> list[Check]:
+    from core.ids import new_id
+    from gateway.assembly import blob_store
+
+    store, container = blob_store(configured), f"doctor-{new_id().hex}"
+    try:
+        await store.create_container(container)
+        try:
+            await store.put(container, "probe", b"probe", content_type="text/plain")
+            reader = await store.open(container, "probe")
+            if await reader.read() != b"probe":
+                return [Check("blob store", "wrong", "a blob came back changed", "do not use this store")]
+            await store.delete(container, "probe")
+        finally:
+            await store.delete_container(container)
+    finally:
+        await store.close()
+    return [Check("blob store", "ok", "written, read and deleted")]
+
+
+async def _ai(configured: "Settings") -> list[Check]:
+    from clinic.ai.client import AiClient
+
+    if configured.ai_url is None:
+        return [Check("AI Service", "off", "none configured; cases go on without it (DERMADETECT_AI_URL)")]
+    client = AiClient(base_url=str(configured.ai_url), token=None, deadline_s=LIMIT_S)
+    try:
+        await client.ping()
+    finally:
+        await client.aclose()
+    return [Check("AI Service", "ok", str(configured.ai_url))]
+
+
+async def _limits(configured: "Settings") -> list[Check]:
+    from core.limits import RateLimits
+
+    where = configured.limits_storage.get_secret_value()
+    await RateLimits(where).ping()
+    if where.startswith("memory://"):
+        return [Check("rate limits", "ok", "counted in process; several processes need redis://")]
+    return [Check("rate limits", "ok", "counted in Redis")]

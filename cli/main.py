@@ -1,0 +1,53 @@
+"""The `dermadetect` command."""
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from cli import clients, demo, doctor, migrate, quotas, reference, serve, sso, tenants, worker
+from cli.output import out
+
+app = typer.Typer(
+    name="dermadetect",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(tenants.app, name="tenants")
+app.add_typer(quotas.app, name="quotas")
+app.add_typer(sso.app, name="sso")
+app.add_typer(clients.app, name="clients")
+for command in (migrate.migrate, serve.serve, worker.worker, doctor.doctor, demo.demo):
+    app.command()(command)
+app.command("reference-ai")(reference.reference_ai)
+app.command("reference-idp")(reference.reference_idp)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        out.print(f"dermadetect {version('dermadetect')}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Run the DermaDetect gateway and its tenants.
+
+    First steps, on a machine with nothing prepared:
+      dermadetect demo
+
+    With a PostgreSQL of yours (docs/configuration.md names the settings):
+      dermadetect migrate
+      dermadetect tenants create acme --name "Acme Clinic" --plan standard
+      dermadetect doctor
+      dermadetect serve
+
+    Exit codes: 0 done · 1 failed, or not healthy · 2 wrong usage · 3 partly failed · 4 not configured.
+    Results go to standard output (JSON with --json), everything else to standard error.
+    """

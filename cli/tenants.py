@@ -1,0 +1,169 @@
+"""`dermadetect tenants`: create tenants and look after them."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.output import Json, err, show, tell
+from cli.run import admin_database, in_control, run, settings
+
+if TYPE_CHECKING:
+    from core.settings import Settings
+    from tenants.directory.models import Tenant
+
+app = typer.Typer(no_args_is_help=True, help="Create tenants, list, show, suspend and resume them.")
+
+Slug = Annotated[str, typer.Argument(help="The tenant's slug (the first label of its host) or its key.")]
+
+
+@app.command()
+def create(
+    slug: Annotated[str, typer.Argument(help="First label of the tenant's host; never reused.")],
+    name: Annotated[str, typer.Option(help="The organisation's name, as people read it.")],
+    plan: Annotated[str, typer.Option(help="What it may use; `dermadetect quotas show` lists the limits.")],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps and do nothing.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Create a tenant: its schema, role, blob container and keys.
+
+    Running it again with the same slug and name finishes what was interrupted,
+    and changes nothing when all is done.
+
+      dermadetect tenants create acme --name "Acme Clinic" --plan standard
+    """
+    if dry_run:
+        tell(f"Would create {slug!r} on plan {plan!r} by these steps; each is skipped once it is finished:")
+        show([{"step": step} for step in run(lambda: _steps(slug))], as_json=as_json)
+        return
+
+    async def work() -> "Tenant":
+        with err.status(f"Creating {slug}"):
+            return await create_tenant(settings(), slug, name, plan, lambda step: tell(f"✓ {step}"))
+
+    tenant = run(work)
+    show(_row(tenant), as_json=as_json, title=tenant.name)
+    tell(
+        f"Next: dermadetect sso saml set {slug} --metadata IDP.xml --role GROUP=ROLE\n"
+        f"      dermadetect clients add {slug} CLIENT-ID --name NAME --redirect-uri URI"
+    )
+
+
+async def create_tenant(
+    configured: "Settings", slug: str, name: str, plan: str, progress: Callable[[str], None]
+) -> "Tenant":
+    """Provision a tenant with the parts that the settings name."""
+    from gateway.assembly import blob_store, provisioning_steps
+    from migrations.rendering import head
+    from tenants.provisioning.service import provision
+
+    store = blob_store(configured)
+    try:
+        async with admin_database(configured) as database:
+            return await provision(
+                database,
+                provisioning_steps(configured, database, store),
+                slug=slug,
+                name=name,
+                plan=plan,
+                base_domain=configured.base_domain,
+                schema_revision=head("tenant"),
+                progress=progress,
+            )
+    finally:
+        await store.close()
+
+
+async def _steps(slug: str) -> list[str]:
+    from gateway.assembly import blob_store, provisioning_steps
+    from tenants.directory.service import check_slug
+
+    check_slug(slug)
+    configured = settings()
+    store = blob_store(configured)
+    try:
+        async with admin_database(configured) as database:
+            return [
+                "reserved",
+                *(step.name for step in provisioning_steps(configured, database, store)),
+                "active",
+            ]
+    finally:
+        await store.close()
+
+
+@app.command("list")
+def list_all(
+    state: Annotated[
+        str | None,
+        typer.Option(help="Only those that are: provisioning, active, suspended, closing or closed."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List tenants by slug.
+
+    dermadetect tenants list --state suspended
+    dermadetect tenants list --json | jq -r '.[].host'
+    """
+    from tenants.directory.models import STATES
+    from tenants.directory.service import list_tenants
+
+    if state is not None and state not in STATES:
+        raise typer.BadParameter(f"{state!r} is none of {', '.join(STATES)}", param_hint="--state")
+    show([_row(each) for each in in_control(lambda session: list_tenants(session, state))], as_json=as_json)
+
+
+@app.command("show")
+def show_one(slug: Slug, as_json: Json = False) -> None:
+    """Show one tenant: its state, plan, host, schema, role and container.
+
+    dermadetect tenants show acme
+    """
+    from tenants.directory.service import find_tenant
+
+    tenant = in_control(lambda session: find_tenant(session, slug))
+    show(_row(tenant), as_json=as_json, title=tenant.name)
+
+
+@app.command()
+def suspend(
+    slug: Slug,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit log, not told to the tenant's users.")],
+    as_json: Json = False,
+) -> None:
+    """Stop serving a tenant, in every running gateway within a second. Its data stays.
+
+    dermadetect tenants suspend acme --reason "unpaid since March"
+    """
+    from tenants.directory import service
+
+    tenant = in_control(lambda session: service.suspend(session, slug, reason))
+    show(_row(tenant), as_json=as_json, title=tenant.name)
+
+
+@app.command()
+def resume(slug: Slug, as_json: Json = False) -> None:
+    """Serve a suspended tenant again.
+
+    dermadetect tenants resume acme
+    """
+    from tenants.directory import service
+
+    tenant = in_control(lambda session: service.resume(session, slug))
+    show(_row(tenant), as_json=as_json, title=tenant.name)
+
+
+def _row(tenant: "Tenant") -> dict[str, Any]:
+    row = {
+        "slug": tenant.slug,
+        "name": tenant.name,
+        "state": tenant.state,
+        "plan": tenant.plan,
+        "host": tenant.home_host,
+        "key": tenant.key,
+        "schema": tenant.scope.schema,
+        "container": tenant.scope.container,
+        "schema_revision": tenant.schema_revision,
+        "created_at": tenant.created_at,
+    }
+    return row | ({"suspended_reason": tenant.suspended_reason} if tenant.state == "suspended" else {})
