@@ -94,15 +94,10 @@ async def gateway(parts: "Parts", listener: socket.socket, *, with_worker: bool)
     """
     from core.settings import Settings
     from gateway.app import create_app
-    from gateway.assembly import disassemble
 
     app = create_app(parts)
     async with contextlib.AsyncExitStack() as stack:
-        try:
-            await stack.enter_async_context(app.router.lifespan_context(app))
-        except BaseException:
-            await disassemble(parts)  # a lifespan that did not begin does not end either
-            raise
+        await stack.enter_async_context(app.router.lifespan_context(app))
         await stack.enter_async_context(serving(app, listener, **proxies(parts[Settings])))
         if with_worker:
             await stack.enter_async_context(_working(parts))

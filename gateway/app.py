@@ -25,6 +25,7 @@ import clinic.reports.routes
 import gateway.health
 import tenants.plans.routes
 from auth.tokens.service import TokenVerifier
+from core.jail import Jail
 from core.limits import RateLimits
 from core.parts import Parts
 from core.problems import Problem
@@ -63,8 +64,9 @@ def create_app(parts: Parts) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await parts[Directory].start()
         try:
+            parts[Jail].warm()
+            await parts[Directory].start()
             yield
         finally:
             await disassemble(parts)

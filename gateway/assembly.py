@@ -28,6 +28,9 @@ from tenants.directory.models import Tenant
 from tenants.plans.counter import UsageCounter
 from tenants.provisioning.service import Step
 
+# What the jail's workers are for; see `core.jail`.
+JAILED = ("auth.saml.validation", "clinic.images.inspection", "clinic.reports.rendering")
+
 
 class NotConfigured(Problem):
     """A setting that this command needs is missing; the detail names it."""
@@ -99,7 +102,7 @@ def assemble(settings: Settings) -> Parts:
         TokenVerifier(database, directory),
         RateLimits(settings.limits_storage.get_secret_value()),
         UsageCounter(database),
-        Jail(settings.jail_workers),
+        Jail(settings.jail_workers, preload=JAILED),
         AiClient(
             base_url=str(settings.ai_url) if settings.ai_url else None,
             token=settings.ai_token.get_secret_value() if settings.ai_token else None,

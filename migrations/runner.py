@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import asyncpg
+from alembic.util import CommandError
 from sqlalchemy import select
 
 from core.database import AdminDatabase
@@ -100,10 +101,10 @@ async def migrate(
                 before = await _revision(connection, tenant.scope.schema)
                 if before != head("tenant"):
                     await _apply(connection, tenant.scope.schema, render("tenant", before))
-            except asyncpg.PostgresError as error:
+            except (asyncpg.PostgresError, CommandError) as error:
                 if connection.is_in_transaction():
                     await connection.execute("ROLLBACK")
-                report.failed[tenant.slug] = f"{error.sqlstate}: {error}"
+                report.failed[tenant.slug] = f"{getattr(error, 'sqlstate', 'revision')}: {error}"
             else:
                 async with database.control() as session:
                     row = await session.get_one(Tenant, tenant.id)

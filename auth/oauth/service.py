@@ -17,6 +17,7 @@ from auth.people.models import SignInSession
 from core.clock import utcnow
 from core.database import Database, TenantScope, TenantSession
 from core.problems import Invalid
+from tenants.audit.service import audit
 
 LOGIN_LIFE = timedelta(minutes=10)
 CODE_LIFE = timedelta(seconds=60)
@@ -63,6 +64,7 @@ async def register_client(
     else:
         client.name, client.redirect_uris = name, redirect_uris
     await session.flush()
+    audit(session, None, "client.registered", client.id, client_id=client_id)
     return client
 
 

@@ -34,6 +34,9 @@ VALIDATION_LIMIT_S = 3.0
 CLOCK_SKEW = timedelta(minutes=5)  # what python3-saml allows; a used assertion is remembered that much longer
 
 
+TRANSIENT = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"  # SAML Core 2.0, 8.3.8
+
+
 class BadConnection(Invalid):
     slug, title = "bad-connection", "Not a usable identity provider"
 
@@ -227,6 +230,9 @@ async def _enter(
     login: LoginRequest,
     identity: AssertedIdentity,
 ) -> str:
+    if identity.name_id_format == TRANSIENT:
+        # A name that is new at every sign-in would make a new person each time.
+        raise SamlRefused("login.transient-name-id", "the identity provider must send a persistent NameID")
     groups = identity.attributes.get(connection.groups_attribute, [])
     roles = sorted({connection.role_mapping[group] for group in groups if group in connection.role_mapping})
     if not roles:

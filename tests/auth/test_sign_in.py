@@ -1,17 +1,22 @@
 """Signing in through a real identity provider, and everything that must not sign anybody in."""
 
 import asyncio
+import base64
+import re
+import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import pytest
+from lxml import etree
 from sqlalchemy import select
 
-from auth.saml.service import set_connection
+from auth.saml.service import TRANSIENT, set_connection
 from reference.idp.app import create_app as create_idp
-from reference.idp.config import IdpConfig, User
+from reference.idp.config import IdpConfig, ServiceProvider, User
+from reference.idp.response import Answer, sign_element, unsigned_response
 from tenants.audit.models import AuditEvent
 from tenants.directory.cache import Directory
 from tests.fixtures.browser import Browser, Form, SignIn, form_of
@@ -224,6 +229,27 @@ async def test_a_response_for_one_tenant_signs_in_at_no_other(connected: World, 
 
 async def test_somebody_without_a_mapped_group_is_refused(connected: World, sign_in: SignIn) -> None:
     await refused(connected, sign_in, await sign_in.choose("stranger"), "login.no-role")
+
+
+async def test_a_name_that_is_new_at_every_sign_in_is_refused(
+    connected: World, sign_in: SignIn, idp: IdpConfig
+) -> None:
+    query = parse_qs(urlsplit((await sign_in.authorize()).headers["Location"]).query)
+    request = zlib.decompress(base64.b64decode(query["SAMLRequest"][0]), -15)
+    sp = ServiceProvider(f"{sign_in.origin}/auth/saml/metadata", f"{sign_in.origin}/auth/saml/acs")
+    user = User("u-1", "u@acme.example", "Una", ("derma-physicians",))
+    request_id = re.search(rb' ID="([^"]+)"', request)
+    assert request_id
+    response = unsigned_response(Answer(idp.entity_id, sp, user, request_id[1].decode()))
+    name = response.find(".//{*}NameID")
+    assert name is not None
+    name.set("Format", TRANSIENT)
+    sign_element(response[-1], idp.key)
+    fields = {
+        "SAMLResponse": base64.b64encode(etree.tostring(response)).decode(),
+        "RelayState": query["RelayState"][0],
+    }
+    await refused(connected, sign_in, Form(sp.acs_url, fields), "login.transient-name-id")
 
 
 @pytest.mark.parametrize("response", ["", "%%%", "PHg+", "QUJD" * 1000, "PCFET0NUWVBFIHg+PHgvPg=="])

@@ -18,6 +18,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
+from core.embedded_postgres import EmbeddedPostgres
 from tests.fixtures.postgres import PostgresServer
 
 ROOT = Path(__file__).parents[2]
@@ -101,6 +102,14 @@ def command(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) 
     )
     made.run("migrate")
     return made
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory for `demo` and `serve --dev`, whose PostgreSQL is deleted at the end wherever it lies."""
+    directory = tmp_path_factory.mktemp("state") / "state"
+    yield directory
+    EmbeddedPostgres(directory / "postgres").destroy()
 
 
 @pytest.fixture(scope="session")

@@ -16,11 +16,6 @@ from tests.cli.conftest import Command, stop
 LIMIT_S = 120
 
 
-@pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("demo") / "state"
-
-
 def below(state: Path) -> list[str]:
     """Command lines of processes that name the state's directory, or where root's PostgreSQL lives instead."""
     elsewhere = state / "postgres" / "home"

@@ -85,15 +85,15 @@ def test_reference_services_run_alone(command: Command) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_development_brings_all_it_needs(tmp_path: Path, number: signal.Signals) -> None:
+def test_development_brings_all_it_needs(state: Path, number: signal.Signals) -> None:
     port = free_port()
     with Command({}).running(
-        "serve", "--dev", "--with-worker", "--port", str(port), "--state", str(tmp_path / "state")
+        "serve", "--dev", "--with-worker", "--port", str(port), "--state", str(state)
     ) as process:
         health = answer(f"http://127.0.0.1:{port}/health", process).json()
         assert health["components"]["database"]["status"] == health["components"]["blobs"]["status"] == "up"
         # The file it leaves configures every other command.
-        lines = (tmp_path / "state" / "env").read_text().splitlines()
+        lines = (state / "env").read_text().splitlines()
         other = Command(dict(line.replace("'", "").split("=", 1) for line in lines))
         other.run("tenants", "create", "devco", "--name", "Devco", "--plan", "standard")
         eventually(
@@ -108,4 +108,4 @@ def test_development_brings_all_it_needs(tmp_path: Path, number: signal.Signals)
         )
         said = stop(process, number)
     assert "Never for production" in said
-    assert ((tmp_path / "state" / "env").stat().st_mode & 0o077) == 0
+    assert ((state / "env").stat().st_mode & 0o077) == 0
