@@ -121,7 +121,11 @@ async def _limits(configured: "Settings") -> list[Check]:
     from core.limits import RateLimits
 
     where = configured.limits_storage.get_secret_value()
-    await RateLimits(where).ping()
+    limits = RateLimits(where)
+    try:
+        await limits.ping()
+    finally:
+        await limits.close()
     if where.startswith("memory://"):
         return [Check("rate limits", "ok", "counted in process; several processes need redis://")]
     return [Check("rate limits", "ok", "counted in Redis")]

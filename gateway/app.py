@@ -24,6 +24,7 @@ import clinic.physicians.routes
 import clinic.reports.routes
 import gateway.health
 import tenants.plans.routes
+from auth.saml.service import SignInJail
 from auth.tokens.service import TokenVerifier
 from core.jail import Jail
 from core.limits import RateLimits
@@ -65,7 +66,8 @@ def create_app(parts: Parts) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
-            parts[Jail].warm()
+            for jail in (parts[Jail], parts[SignInJail]):
+                jail.warm()
             await parts[Directory].start()
             yield
         finally:
@@ -80,6 +82,7 @@ def create_app(parts: Parts) -> FastAPI:
         openapi_url="/openapi.json",
     )
     app.state.parts = parts
+    app.state.examiner = gateway.health.Examiner(parts)
     for router in ROUTERS:
         # Included routers would be matched one within the other at every request; flat routes cost a third less.
         app.router.routes.extend(router.routes)

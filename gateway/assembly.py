@@ -2,6 +2,7 @@
 
 import base64
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 
@@ -9,13 +10,15 @@ from sqlalchemy import select
 
 from auth.keys.models import PURPOSES, TenantKey
 from auth.keys.service import KeyRing, generate
-from auth.saml.service import entity_id
+from auth.oauth.service import forget_finished
+from auth.saml.service import SignInJail, entity_id, forget_expired_assertions
 from auth.tokens.service import TokenVerifier
 from clinic.ai.client import AiClient
 from clinic.images.sweeper import settle_reservations, sweep_images
 from core.blobs import BlobStore, open_blob_store
 from core.crypto import MasterKey
-from core.database import AdminDatabase, Database
+from core.database import AdminDatabase, Database, TenantScope
+from core.idempotency import forget_old_keys
 from core.jail import Jail
 from core.limits import RateLimits
 from core.parts import Parts
@@ -28,8 +31,11 @@ from tenants.directory.models import Tenant
 from tenants.plans.counter import UsageCounter
 from tenants.provisioning.service import Step
 
-# What the jail's workers are for; see `core.jail`.
-JAILED = ("auth.saml.validation", "clinic.images.inspection", "clinic.reports.rendering")
+RECURRING = {
+    "sweep-images": timedelta(hours=1),
+    "reconcile-images": timedelta(days=1),
+    "tidy": timedelta(days=1),
+}
 
 
 class NotConfigured(Problem):
@@ -98,11 +104,12 @@ def assemble(settings: Settings) -> Parts:
         settings,
         database,
         directory,
-        KeyRing(database, master_key(settings)),
+        KeyRing(database, master_key(settings), directory),
         TokenVerifier(database, directory),
         RateLimits(settings.limits_storage.get_secret_value()),
         UsageCounter(database),
-        Jail(settings.jail_workers, preload=JAILED),
+        Jail(settings.jail_workers, preload=("clinic.images.inspection", "clinic.reports.rendering")),
+        SignInJail(max(1, settings.jail_workers // 2), preload=("auth.saml.validation",)),
         AiClient(
             base_url=str(settings.ai_url) if settings.ai_url else None,
             token=settings.ai_token.get_secret_value() if settings.ai_token else None,
@@ -114,13 +121,16 @@ def assemble(settings: Settings) -> Parts:
 
 
 async def disassemble(parts: Parts) -> None:
-    """Close what `assemble` opened, in the order that lets each still use what it needs."""
-    await parts[Directory].stop()
-    await parts[UsageCounter].close()
-    await parts[AiClient].aclose()
-    parts[Jail].close()
-    await parts[BlobStore].close()  # type: ignore[type-abstract]  # a port, held under its own name
-    await parts[Database].close()
+    """Close what `assemble` opened, the last first, so that each still has what it needs."""
+    async with AsyncExitStack() as stack:  # one that fails must not keep the others open
+        stack.push_async_callback(parts[Database].close)
+        stack.push_async_callback(parts[BlobStore].close)  # type: ignore[type-abstract]  # held under its port
+        for jail in (parts[Jail], parts[SignInJail]):
+            stack.callback(jail.close)
+        stack.push_async_callback(parts[AiClient].aclose)
+        stack.push_async_callback(parts[RateLimits].close)
+        stack.push_async_callback(parts[UsageCounter].close)
+        stack.push_async_callback(parts[Directory].stop)
 
 
 def provisioning_steps(settings: Settings, admin: AdminDatabase, store: BlobStore) -> list[Step]:
@@ -144,7 +154,15 @@ def provisioning_steps(settings: Settings, admin: AdminDatabase, store: BlobStor
                 if purpose not in present:
                     session.add(generate(purpose, tenant, name, master))
 
-    return [Step("schema", schema), Step("container", container), Step("keys", keys)]
+    return [Step("schema", schema, always=True), Step("container", container), Step("keys", keys)]
+
+
+async def tidy(database: Database, tenant: TenantScope) -> None:
+    """Delete a tenant's rows that have served their purpose: the handler of the doorbell kind `tidy`."""
+    async with database.tenant(tenant) as session:
+        await forget_old_keys(session)
+        await forget_finished(session)
+        await forget_expired_assertions(session)
 
 
 def background_worker(parts: Parts) -> Worker:
@@ -153,9 +171,10 @@ def background_worker(parts: Parts) -> Worker:
     handlers: Mapping[str, Handler] = {
         "sweep-images": partial(settle_reservations, parts[Database], store),
         "reconcile-images": partial(sweep_images, parts[Database], store),
+        "tidy": partial(tidy, parts[Database]),
     }
     return Worker(
         parts[Database],
         handlers,
-        recurring={"sweep-images": timedelta(hours=1), "reconcile-images": timedelta(days=1)},
+        recurring=RECURRING,
     )

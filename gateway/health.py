@@ -18,6 +18,7 @@ from core.parts import Parts
 router = APIRouter(tags=["health"])
 
 CHECK_LIMIT_S = 2.0
+FRESH_S = 1.0
 
 
 class Component(BaseModel):
@@ -49,7 +50,30 @@ async def healthy() -> Alive:
     responses={503: {"model": Health, "description": "The gateway cannot serve."}},
 )
 async def health(request: Request, response: Response) -> Health:
-    parts: Parts = request.app.state.parts
+    examiner: Examiner = request.app.state.examiner
+    found = await examiner.examine()
+    response.status_code = 503 if found.status == "down" else 200
+    return found
+
+
+class Examiner:
+    """Examines the parts at most once a second, however many ask: a question must not become a load."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._lock = asyncio.Lock()
+        self._latest: Health | None = None
+        self._examined_at = float("-inf")
+
+    async def examine(self) -> Health:
+        async with self._lock:
+            if self._latest is None or time.monotonic() - self._examined_at > FRESH_S:
+                self._latest = await _examine(self._parts)
+                self._examined_at = time.monotonic()
+            return self._latest
+
+
+async def _examine(parts: Parts) -> Health:
     limits, ai = parts[RateLimits], parts[AiClient]
     names = ("database", "blobs", "ai", "limits")
     found = await asyncio.gather(
@@ -66,7 +90,6 @@ async def health(request: Request, response: Response) -> Health:
         status = "degraded"
     if components["database"].status == "down":
         status = "down"
-        response.status_code = 503
     return Health(status=status, components=components)
 
 

@@ -15,14 +15,18 @@ from core import telemetry
 from core.access import OverQuota, Principal, RequestContext
 from core.ids import new_id
 from core.limits import RateLimits, Window, per_minute
-from core.problems import TooLarge, Unauthenticated
+from core.problems import NotFound, TooLarge, Unauthenticated
 from core.settings import Settings
 from gateway.problems import problem_of, render
 from tenants.directory.cache import TenantRecord
 from tenants.plans.counter import UsageCounter
 from tenants.plans.errors import QuotaExceeded
+from tenants.routing import ANY_HOST_PATHS
 
 log = logging.getLogger(__name__)
+# What the platform's own host answers.
+PLATFORM_PATHS = ANY_HOST_PATHS | {"/openapi.json"}
+
 access_log = logging.getLogger("dermadetect.access")
 
 # No page of ours runs scripts or is framed, and what is told in confidence is not cached.
@@ -115,12 +119,20 @@ class AccessGate:
         self._address_limit = parse(settings.address_limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or "tenant" not in scope["state"]:
+        if scope["type"] != "http" or scope["path"] == "/healthy":
             await self._app(scope, receive, send)
             return
         context: RequestContext = scope["state"]["context"]
-        tenant: TenantRecord = scope["state"]["tenant"]
         window = await self._limits.hit("address", self._address_limit, context.client_address or "-")
+        tenant: TenantRecord | None = scope["state"].get("tenant")
+        if tenant is None:
+            # Before the body is read: the platform's own host has little to say.
+            if scope["path"] not in PLATFORM_PATHS:
+                raise NotFound(
+                    "This address belongs to a tenant's host; use the host your organisation was given."
+                )
+            await self._app(scope, receive, _with_limit_headers(send, window))
+            return
         token = _bearer_token(scope)
         if token is not None:
             context.principal = await self._authenticate(token, tenant, context)

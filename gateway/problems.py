@@ -2,13 +2,13 @@
 
 import html
 import logging
+import socket
 from collections.abc import Mapping
 from typing import Any
 
-import asyncpg
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
@@ -60,18 +60,25 @@ def _fields(error: RequestValidationError) -> list[dict[str, Any]]:
     ]
 
 
-def _database_is_away(error: Exception) -> bool:
-    cause = error.__cause__ or error
-    return isinstance(error, OperationalError | InterfaceError | PoolTimeout | OSError) or (
-        isinstance(error, DBAPIError)
-        and (
-            error.connection_invalidated
-            or isinstance(
-                getattr(cause, "__cause__", None),
-                asyncpg.PostgresConnectionError | asyncpg.CannotConnectNowError | asyncpg.AdminShutdownError,
-            )
-        )
-    )
+# SQLSTATE classes and codes that pass by themselves: connection, resources, operator; cancelled, lock, deadlock.
+_PASSING = ("08", "53", "57P", "57014", "55P03", "40P01", "40001")
+_UNSTORABLE = "22"  # data exceptions: a NUL character, a number out of range
+
+
+def _database_problem(error: DBAPIError) -> Problem | None:
+    state = getattr(error.orig, "sqlstate", None)
+    if state is None:
+        return _away(error) if error.connection_invalidated else None
+    if state.startswith(_PASSING):
+        return _away(error, state)
+    if state.startswith(_UNSTORABLE):
+        return Invalid("A value cannot be stored as it is; it may hold a NUL character or be out of range.")
+    return None
+
+
+def _away(error: Exception, state: str | None = None) -> Problem:
+    log.warning("database unavailable", extra={"error": type(error).__name__, "sqlstate": state})
+    return Unavailable("The database does not answer at the moment; try again.", retry_after=2)
 
 
 def problem_of(error: Exception) -> Problem:
@@ -93,9 +100,10 @@ def problem_of(error: Exception) -> Problem:
         return kind(detail.get(error.status_code, str(error.detail)), headers=dict(error.headers or {}))
     if isinstance(error, StaleDataError):
         return Stale("Somebody changed it at the same time; read it again and decide anew.")
-    if _database_is_away(error):
-        log.warning("database unavailable", extra={"error": type(error).__name__})
-        return Unavailable("The database does not answer at the moment; try again.", retry_after=2)
+    if isinstance(error, DBAPIError) and (known := _database_problem(error)):
+        return known
+    if isinstance(error, PoolTimeout | ConnectionError | TimeoutError | socket.gaierror):
+        return _away(error)
     log.error("unhandled error", exc_info=error)
     return Problem(
         "Something went wrong here. Tell your administrator the request id, which finds it in the logs."

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import asyncpg
 from alembic.util import CommandError
@@ -93,35 +93,43 @@ async def migrate(
 ) -> Migrated:
     """Bring everything to head. A tenant that fails is reported and does not stop the others; running again
     takes up only what is not at head. `progress` hears slug, number done, and number to do."""
-    report = Migrated(control=await migrate_control(database, gateway_login))
-    behind = await _behind(database)
-    async with database.connection() as connection:
+    async with database.connection() as lock:
+        # Two commands run one after the other; a killed one's lock ends with its connection.
+        await lock.execute("SELECT pg_advisory_lock(hashtext('dermadetect migrate'))")
+        report = Migrated(control=await migrate_control(database, gateway_login))
+        behind = await _behind(database)
         for done, tenant in enumerate(behind, 1):
             try:
-                before = await _revision(connection, tenant.scope.schema)
-                if before != head("tenant"):
-                    await _apply(connection, tenant.scope.schema, render("tenant", before))
-            except (asyncpg.PostgresError, CommandError) as error:
-                if connection.is_in_transaction():
-                    await connection.execute("ROLLBACK")
-                report.failed[tenant.slug] = f"{getattr(error, 'sqlstate', 'revision')}: {error}"
+                # A connection each: one that broke, or grew by the catalog of many schemas, is nobody else's.
+                async with database.connection() as connection:
+                    before = await _revision(connection, tenant.scope.schema)
+                    if before != head("tenant"):
+                        await _apply(connection, tenant.scope.schema, render("tenant", before))
+                await _record(database, tenant)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, CommandError, OSError) as error:
+                report.failed[tenant.slug] = f"{getattr(error, 'sqlstate', type(error).__name__)}: {error}"
             else:
-                async with database.control() as session:
-                    row = await session.get_one(Tenant, tenant.id)
-                    row.schema_revision = head("tenant")
-                    row.epoch = await next_epoch(session)
                 report.tenants.append(tenant.slug)
             progress(tenant.slug, done, len(behind))
     return report
 
 
+async def _record(database: AdminDatabase, tenant: Tenant) -> None:
+    async with database.control() as session:
+        row = await session.get_one(Tenant, tenant.id)
+        row.schema_revision = head("tenant")
+        row.epoch = await next_epoch(session)
+
+
 async def create_schema(database: AdminDatabase, tenant: Tenant, gateway_login: str) -> None:
-    """The provisioning step `schema`: role and schema of a tenant, complete or not at all."""
+    """The provisioning step `schema`: role and schema of a tenant at head, complete or not at all. One that an
+    earlier attempt made with an older release is migrated."""
     scope = tenant.scope
     async with database.connection() as connection:
         await create_role(connection, scope.role)
         await grant_switch(connection, scope.role, gateway_login)
-        if await connection.fetchval("SELECT to_regnamespace($1)", scope.schema) is None:
+        before = await _revision(connection, scope.schema)
+        if before is None:
             await _apply(
                 connection,
                 scope.schema,
@@ -130,6 +138,8 @@ async def create_schema(database: AdminDatabase, tenant: Tenant, gateway_login: 
                 f"ALTER DEFAULT PRIVILEGES IN SCHEMA {scope.schema} "
                 f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {scope.role};\n" + tenant_script(),
             )
+        elif before != head("tenant"):
+            await _apply(connection, scope.schema, render("tenant", before))
 
 
 def login_of(url: str) -> str:
@@ -137,4 +147,4 @@ def login_of(url: str) -> str:
     user = urlsplit(url).username
     if not user:
         raise ValueError("the gateway's database URL names no user")
-    return user
+    return unquote(user)

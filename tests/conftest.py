@@ -1,3 +1,8 @@
 """Fixtures that several rooms' tests use; each is a real component."""
 
-pytest_plugins = ["tests.fixtures.azurite", "tests.fixtures.postgres", "tests.fixtures.world"]
+pytest_plugins = [
+    "tests.fixtures.azurite",
+    "tests.fixtures.postgres",
+    "tests.fixtures.redis",
+    "tests.fixtures.world",
+]

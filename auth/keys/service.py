@@ -3,7 +3,7 @@
 Token keys are ES256 (RFC 7518), which verifies faster here than EdDSA and signs ten times faster than RS256.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from core import crypto
 from core.crypto import MasterKey
 from core.database import ControlSession, Database, TenantScope
 from core.ids import new_id
+from tenants.directory.cache import Directory
 from tenants.directory.models import Tenant
 
 
@@ -26,14 +27,14 @@ class DataKey:
     """An AES-256 key that wraps patients' keys; `id` stands beside what it wrapped."""
 
     id: UUID
-    secret: bytes
+    secret: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
 class SamlKey:
     """The service provider's RSA key and self-signed certificate, PEM."""
 
-    private_pem: str
+    private_pem: str = field(repr=False)
     certificate_pem: str
 
 
@@ -60,25 +61,23 @@ def generate(purpose: str, tenant: Tenant, entity_id: str, master: MasterKey) ->
 
 
 class KeyRing:
-    """The keys of all tenants, each read and unwrapped once per process and forgotten when the tenant changes."""
+    """The keys of all tenants, each read and unwrapped once per process, and again when the tenant has changed."""
 
-    def __init__(self, database: Database, master: MasterKey) -> None:
+    def __init__(self, database: Database, master: MasterKey, directory: Directory) -> None:
         self._database = database
         self._master = master
-        self._active: dict[tuple[str, str], tuple[TenantKey, bytes]] = {}
+        self._directory = directory
+        self._active: dict[tuple[str, str], tuple[int, TenantKey, bytes]] = {}
         self._by_id: dict[tuple[str, UUID], bytes] = {}
-
-    def forget(self, tenant: TenantScope) -> None:
-        """Drop what is remembered of a tenant's active keys, after a rotation."""
-        for purpose in ("token", "saml", "data"):
-            self._active.pop((tenant.key, purpose), None)
 
     def _unwrap(self, tenant: TenantScope, row: TenantKey) -> bytes:
         return self._master.unwrap(tenant.key, f"{row.purpose}:{row.id}", row.private_wrapped)
 
     async def _get_active(self, tenant: TenantScope, purpose: str) -> tuple[TenantKey, bytes]:
+        record = self._directory.by_key(tenant.key)
+        epoch = record.epoch if record else -1
         held = self._active.get((tenant.key, purpose))
-        if held is None:
+        if held is None or held[0] != epoch:
             async with self._database.control() as session:
                 row = await session.scalar(
                     select(TenantKey)
@@ -91,8 +90,8 @@ class KeyRing:
                 raise KeyMissing(
                     f"No active {purpose} key; run `dermadetect tenants create` again to finish."
                 )
-            held = self._active[tenant.key, purpose] = (row, self._unwrap(tenant, row))
-        return held
+            held = self._active[tenant.key, purpose] = (epoch, row, self._unwrap(tenant, row))
+        return held[1], held[2]
 
     async def data_key(self, tenant: TenantScope) -> DataKey:
         """The key that wraps new patients' keys."""

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 from urllib.parse import urlencode, urlsplit
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from auth.oauth.errors import OAuthError
 from auth.oauth.models import AuthorizationCode, LoginRequest, OAuthClient
-from auth.people.models import SignInSession
+from auth.people.models import SignInSession, User
 from core.clock import utcnow
 from core.database import Database, TenantScope, TenantSession
 from core.problems import Invalid
@@ -141,6 +141,7 @@ async def redeem(
     async with database.tenant(tenant) as session:
         client = await session.get_one(OAuthClient, found.client_id)
         sign_in = await session.get_one(SignInSession, found.session_id)
+        user = await session.get_one(User, sign_in.user_id)
     challenge = urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
     if (
         client.client_id != client_id
@@ -148,6 +149,15 @@ async def redeem(
         or not _VERIFIER.fullmatch(verifier)
         or not hmac.compare_digest(challenge, found.code_challenge)
         or sign_in.revoked_at is not None
+        or sign_in.expires_at <= utcnow()
+        or not user.active
     ):
         raise refused
     return sign_in, found.scope
+
+
+async def forget_finished(session: TenantSession) -> None:
+    """Delete sign-ins under way and codes that ended a day ago or earlier."""
+    ended = utcnow() - timedelta(days=1)
+    for table in (LoginRequest, AuthorizationCode):
+        await session.execute(delete(table).where(table.expires_at < ended))

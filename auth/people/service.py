@@ -46,12 +46,12 @@ async def sign_in(
 
 
 async def end_session(session: TenantSession, session_id: UUID) -> datetime | None:
-    """Mark a sign-in session revoked. Returns when its tokens would have expired at the latest, or None if it had
-    ended already."""
+    """Mark a sign-in session revoked; again does no harm. Returns when its tokens expire at the latest, or None if
+    there is no such session."""
     row = await session.get(SignInSession, session_id)
-    if row is None or row.revoked_at is not None:
+    if row is None:
         return None
-    row.revoked_at = utcnow()
+    row.revoked_at = row.revoked_at or utcnow()
     await session.flush()
     return row.expires_at
 

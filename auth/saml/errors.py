@@ -35,5 +35,9 @@ class GateRefusal(SamlRefused):
     """Refused by our own gate; every other refusal is the library's."""
 
 
+class UnknownRequest(SamlRefused):
+    """A response that nobody waits for."""
+
+
 class NoConnection(NotFound):
     slug, title = "no-identity-provider", "Single sign-on is not set up"

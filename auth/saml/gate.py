@@ -24,6 +24,8 @@ from auth.saml.signature import DS, inspect_signature
 from core.clock import utcnow
 
 MAX_BYTES = 256 * 1024
+MAX_ELEMENTS = 2_000
+MAX_ATTRIBUTES = 20  # of one element; namespace declarations are counted apart
 CLOCK_SKEW = timedelta(seconds=120)  # a NotBefore may lie this far ahead; a NotOnOrAfter gets no grace
 
 SAMLP = "{urn:oasis:names:tc:SAML:2.0:protocol}"
@@ -111,7 +113,17 @@ def inspect_tree(root: etree._Element, expected: Expected, *, decrypted: bool = 
 
 
 def _plain_markup(root: etree._Element) -> None:
-    """No node that two readers could see differently, and no name given twice."""
+    """No node that two readers could see differently, no name given twice, and no more of anything than sign-ins
+    have: canonicalization and schema checking are quadratic in the attributes of an element."""
+    for count, element in enumerate(root.iter(), 1):
+        if (
+            count > MAX_ELEMENTS
+            or len(element.attrib) > MAX_ATTRIBUTES
+            or len(element.nsmap) > MAX_ATTRIBUTES
+        ):
+            raise GateRefusal(
+                "saml.too-complex", "the document has too many elements, attributes or namespaces"
+            )
     # XPath sees what the library's element class hides from iteration.
     if root.xpath("//comment()"):
         raise GateRefusal("saml.comment-forbidden", "the document has comments")

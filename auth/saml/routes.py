@@ -8,10 +8,9 @@ from fastapi.responses import RedirectResponse
 from auth.keys.service import KeyRing
 from auth.saml.errors import SamlRefused
 from auth.saml.request import sp_metadata
-from auth.saml.service import SignIn, complete, service_provider
+from auth.saml.service import SignIn, SignInJail, complete, service_provider
 from core.access import Tenant, context_of
 from core.database import Database
-from core.jail import Jail
 from core.limits import RateLimited, declared_limits, limiter
 from core.parts import part
 from core.problems import responses
@@ -49,7 +48,7 @@ async def assertion_consumer_service(
     tenant: Tenant,
     database: Annotated[Database, part(Database)],
     keys: Annotated[KeyRing, part(KeyRing)],
-    jail: Annotated[Jail, part(Jail)],
+    jail: Annotated[SignInJail, part(SignInJail)],
     saml_response: Annotated[str, Form(alias="SAMLResponse", max_length=400_000)] = "",
     relay_state: Annotated[str, Form(alias="RelayState", max_length=200)] = "",
     browser_secret: Annotated[str, Cookie(alias=BROWSER_COOKIE, max_length=200)] = "",

@@ -6,7 +6,7 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from auth.keys.service import KeyRing
@@ -14,13 +14,13 @@ from auth.oauth.models import LoginRequest
 from auth.oauth.service import LOGIN_LIFE, answer_url, hash_secret, make_code
 from auth.people.service import sign_in
 from auth.roles import ROLES
-from auth.saml.errors import NoConnection, SamlRefused
+from auth.saml.errors import NoConnection, SamlRefused, UnknownRequest
 from auth.saml.models import SamlConnection, UsedAssertion
 from auth.saml.parties import IdentityProvider, ServiceProvider
 from auth.saml.request import authn_request_url
 from auth.saml.validation import AssertedIdentity, validate_response
 from core.clock import utcnow
-from core.database import ControlSession, Database, TenantScope
+from core.database import ControlSession, Database, TenantScope, TenantSession
 from core.ids import UUID, new_id
 from core.jail import Jail, JailCrash, JailTimeout
 from core.problems import Invalid
@@ -39,6 +39,10 @@ TRANSIENT = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"  # SAML Core 2
 
 class BadConnection(Invalid):
     slug, title = "bad-connection", "Not a usable identity provider"
+
+
+class SignInJail(Jail):
+    """Workers for identity providers' responses alone: anybody can send one, and must not hold up the clinic."""
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,6 @@ async def begin(
         relay_state,
     )
     async with database.tenant(where.tenant) as session:
-        await session.execute(delete(LoginRequest).where(LoginRequest.expires_at < utcnow() - LOGIN_LIFE))
         session.add(
             LoginRequest(
                 client_id=client_id,
@@ -163,7 +166,7 @@ async def begin(
 async def complete(
     database: Database,
     keys: KeyRing,
-    jail: Jail,
+    jail: SignInJail,
     where: SignIn,
     *,
     saml_response: str,
@@ -186,6 +189,10 @@ async def complete(
             login.saml_request_id,
         )
         return await _enter(database, where, connection, login, identity)
+    except UnknownRequest as refusal:
+        # Anybody can send one; it must not fill a log that only grows.
+        log.warning("sign-in refused", extra={"check": refusal.check_id})
+        raise
     except SamlRefused as refusal:
         log.warning("sign-in refused", extra={"check": refusal.check_id})
         async with database.tenant(where.tenant) as session:
@@ -196,24 +203,25 @@ async def complete(
 async def _spend_request(
     database: Database, tenant: TenantScope, relay_state: str, browser_secret: str
 ) -> LoginRequest:
+    """Use up the sign-in that this browser started. One that somebody else tries to finish is not used up."""
     async with database.tenant(tenant) as session:
-        login: LoginRequest | None = await session.scalar(
-            update(LoginRequest)
-            .where(LoginRequest.relay_hash == hash_secret(relay_state), LoginRequest.used_at.is_(None))
-            .values(used_at=utcnow())
-            .returning(LoginRequest)
+        login = await session.scalar(
+            select(LoginRequest).where(LoginRequest.relay_hash == hash_secret(relay_state)).with_for_update()
         )
-    if login is None:
-        raise SamlRefused("login.unknown-request", "no sign-in of this tenant is waiting for this response")
-    if login.expires_at <= utcnow():
-        raise SamlRefused("login.expired", "the sign-in took longer than ten minutes")
-    if not hmac.compare_digest(login.browser_hash, hash_secret(browser_secret)):
-        raise SamlRefused("login.other-browser", "another browser started this sign-in")
+        if login is None:
+            raise UnknownRequest("login.unknown-request", "no sign-in of this tenant waits for this response")
+        if not hmac.compare_digest(login.browser_hash, hash_secret(browser_secret)):
+            raise SamlRefused("login.other-browser", "another browser started this sign-in")
+        if login.used_at is not None:
+            raise SamlRefused("login.used-request", "this sign-in has had its response")
+        if login.expires_at <= utcnow():
+            raise SamlRefused("login.expired", "the sign-in took longer than ten minutes")
+        login.used_at = utcnow()
     return login
 
 
 async def _validate(
-    jail: Jail, response: str, sp: ServiceProvider, idp: IdentityProvider, request_id: str
+    jail: SignInJail, response: str, sp: ServiceProvider, idp: IdentityProvider, request_id: str
 ) -> AssertedIdentity:
     try:
         return await jail.run(VALIDATION_LIMIT_S, validate_response, response, sp, idp, request_id)
@@ -239,23 +247,11 @@ async def _enter(
         raise SamlRefused("login.no-role", "none of the person's groups is mapped to a role")
     email = next(iter(identity.attributes.get(connection.email_attribute, [])), None)
     name = next(iter(identity.attributes.get(connection.name_attribute, [])), None)
+    await _use_assertion(database, where.tenant, identity)
     async with database.tenant(where.tenant) as session:
-        await session.execute(delete(UsedAssertion).where(UsedAssertion.expires_at < utcnow()))
-        first_use = await session.scalar(
-            insert(UsedAssertion)
-            .values(
-                id=new_id(),
-                assertion_id=identity.assertion_id,
-                expires_at=identity.not_on_or_after + 2 * CLOCK_SKEW,
-            )
-            .on_conflict_do_nothing()
-            .returning(UsedAssertion.id)
-        )
-        if first_use is None:
-            raise SamlRefused("saml.replay", "this assertion has signed somebody in before")
         started = await sign_in(
             session,
-            connection="saml",
+            connection=identity.issuer,
             external_id=identity.name_id,
             email=email,
             display_name=name or email or identity.name_id,
@@ -267,3 +263,25 @@ async def _enter(
         audit(session, started.user_id, "sign-in", started.id)
         code = await make_code(session, login, started)
     return answer_url(login.redirect_uri, login.state, where.origin, code=code)
+
+
+async def _use_assertion(database: Database, tenant: TenantScope, identity: AssertedIdentity) -> None:
+    """Remember an assertion, in a transaction of its own: a refusal that follows does not make it new again."""
+    async with database.tenant(tenant) as session:
+        first_use = await session.scalar(
+            insert(UsedAssertion)
+            .values(
+                id=new_id(),
+                assertion_id=identity.assertion_id,
+                expires_at=identity.not_on_or_after + 2 * CLOCK_SKEW,
+            )
+            .on_conflict_do_nothing()
+            .returning(UsedAssertion.id)
+        )
+    if first_use is None:
+        raise SamlRefused("saml.replay", "this assertion has signed somebody in before")
+
+
+async def forget_expired_assertions(session: TenantSession) -> None:
+    """Delete assertion ids that could not be used again anyway."""
+    await session.execute(delete(UsedAssertion).where(UsedAssertion.expires_at < utcnow()))

@@ -31,6 +31,7 @@ from tenants.directory.models import Tenant
 
 AUDIENCE = "dermadetect"
 MAX_TOKEN_LENGTH = 4096
+MAX_HEADER_LENGTH = 400
 MAX_CACHED = 20_000
 
 _registry = JWSRegistry(algorithms=["ES256"])
@@ -163,6 +164,8 @@ def _key_id(token: str) -> str:
     """The `kid` of a compact JWS whose header holds nothing but `alg`, `kid` and `typ`."""
     try:
         encoded, _, _ = token.split(".")
+        if len(encoded) > MAX_HEADER_LENGTH:  # ours has about 100; nested brackets cost the parser its stack
+            raise TokenRefused("token.header")
         header = json.loads(urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)))
         if set(header) != {"alg", "kid", "typ"} or header["alg"] != "ES256":
             raise TokenRefused("token.header")

@@ -68,7 +68,11 @@ def _signed_in(context: RequestContext) -> Principal:
 
 
 async def _any_principal(request: Request) -> Principal:
-    return _signed_in(context_of(request))
+    context = context_of(request)
+    who = _signed_in(context)
+    if context.over_quota is not None:
+        await context.over_quota.count()
+    return who
 
 
 signed_in = Depends(_any_principal)

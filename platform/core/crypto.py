@@ -36,11 +36,11 @@ def unseal(key: bytes, sealed: bytes, context: str) -> bytes:
         raise CannotOpen("unknown format")
     try:
         return AESGCM(key).decrypt(sealed[1 : 1 + _NONCE], sealed[1 + _NONCE :], context.encode())
-    except InvalidTag as error:
+    except (InvalidTag, ValueError) as error:  # ValueError: cut short
         raise CannotOpen("the ciphertext does not belong here") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MasterKey:
     """The key that wraps all others. `kek_id` names it in every wrapped row, so that it can be rotated."""
 

@@ -25,6 +25,12 @@ _KEY = re.compile(r"[a-z][a-z0-9]{0,39}")
 # Before it is told a tenant, a tenant connection sees the catalog and nothing else.
 _NO_TENANT = "SET LOCAL search_path = pg_catalog, pg_temp;"
 
+# Whoever holds the control epoch's row must not hold all processes up for longer than this.
+_CONTROL = (
+    "SET LOCAL statement_timeout = 10000; SET LOCAL lock_timeout = 3000; "
+    "SET LOCAL idle_in_transaction_session_timeout = 20000;"
+)
+
 
 @dataclass(frozen=True)
 class TenantScope:
@@ -49,20 +55,33 @@ class TenantScope:
         return f"t-{self.key}"
 
 
-class TenantConnection(asyncpg.Connection):
-    """A driver connection whose `BEGIN` carries the tenant's role, path and time limits."""
+class _Connection(asyncpg.Connection):
+    """A driver connection whose `BEGIN` carries settings of the transaction, in the same message."""
 
-    tenant_settings: str = _NO_TENANT
+    standing: str
+    settings: str | None = None
 
     async def execute(self, query: str, *args: Any, timeout: float | None = None) -> str:
         if args or not query.startswith("BEGIN"):
             return await super().execute(query, *args, timeout=timeout)
-        settings, self.tenant_settings = self.tenant_settings, _NO_TENANT
+        settings, self.settings = self.settings or self.standing, None
         try:
             return await super().execute(f"{query} {settings}", timeout=timeout)
         except BaseException:
             self.terminate()
             raise
+
+
+class TenantConnection(_Connection):
+    """Its transactions are a tenant's: role, path and time limits."""
+
+    standing = _NO_TENANT
+
+
+class ControlConnection(_Connection):
+    """Its transactions have time limits."""
+
+    standing = _CONTROL
 
 
 class _TenantSyncSession(Session):
@@ -103,7 +122,7 @@ def _name_tenant(session: Session, transaction: SessionTransaction, connection: 
     if not transaction.nested:  # a savepoint sends no BEGIN
         driver = connection.connection.driver_connection
         assert isinstance(driver, TenantConnection)
-        driver.tenant_settings = session.info["begin"]
+        driver.settings = session.info["begin"]
 
 
 def _refuse_closed(driver: Any, record: ConnectionPoolEntry, proxy: Any) -> None:
@@ -122,15 +141,30 @@ def _discard_closed(context: ExceptionContext) -> None:
         context.invalidate_pool_on_disconnect = False
 
 
-def make_engine(url: str, *, pool_size: int, pooler: str, tenants: bool) -> AsyncEngine:
-    """An engine on `postgresql://…`; with `tenants`, its connections are `TenantConnection`s."""
-    arguments: dict[str, Any] = {"server_settings": {"application_name": "dermadetect"}, "timeout": 10}
+def make_engine(
+    url: str,
+    connection_class: type[_Connection],
+    *,
+    pool_size: int,
+    pooler: str = "none",
+    answer_s: float = 15,
+) -> AsyncEngine:
+    """An engine on a libpq URL (`postgresql://…?sslmode=verify-full`, passed to the driver as it is).
+
+    A statement that has no answer after `answer_s` seconds ends with its connection: where the server vanished
+    without a word, its own time limits cannot help.
+    """
+    arguments: dict[str, Any] = {
+        "dsn": re.sub(r"^postgres(ql)?(\+asyncpg)?://", "postgresql://", url),
+        "connection_class": connection_class,
+        "server_settings": {"application_name": "dermadetect"},
+        "timeout": 10,
+        "command_timeout": answer_s,
+    }
     if pooler == "transaction":
         arguments |= {"statement_cache_size": 0, "prepared_statement_cache_size": 0}
-    if tenants:
-        arguments["connection_class"] = TenantConnection
     engine = create_async_engine(
-        re.sub(r"^postgres(ql)?://", "postgresql+asyncpg://", url),
+        "postgresql+asyncpg://",
         connect_args=arguments,
         pool_size=pool_size,
         max_overflow=0,
@@ -143,13 +177,18 @@ def make_engine(url: str, *, pool_size: int, pooler: str, tenants: bool) -> Asyn
 
 
 class Database:
-    """The gateway's two pools on one server: tenants' transactions, and control transactions."""
+    """The gateway's pools on one server: tenants' transactions, control transactions, and one connection that
+    watches the control epoch, which must not wait for either."""
 
     def __init__(
         self, url: str, *, pool_size: int = 16, pooler: str = "none", statement_timeout_ms: int = 15_000
     ) -> None:
-        self._tenants = make_engine(url, pool_size=pool_size, pooler=pooler, tenants=True)
-        self._control = make_engine(url, pool_size=max(2, pool_size // 4), pooler=pooler, tenants=False)
+        answer_s = statement_timeout_ms / 1000 + 5
+        self._tenants = make_engine(
+            url, TenantConnection, pool_size=pool_size, pooler=pooler, answer_s=answer_s
+        )
+        self._control = make_engine(url, ControlConnection, pool_size=max(2, pool_size // 4), pooler=pooler)
+        self._watch = make_engine(url, ControlConnection, pool_size=1, pooler=pooler)
         self._statement_timeout_ms = statement_timeout_ms
 
     @asynccontextmanager
@@ -166,10 +205,17 @@ class Database:
             yield session
             await session.commit()
 
+    @asynccontextmanager
+    async def watch(self) -> AsyncIterator[ControlSession]:
+        """A control transaction on the connection kept for watching the epoch."""
+        async with ControlSession(self._watch, expire_on_commit=False) as session:
+            yield session
+            await session.commit()
+
     async def close(self) -> None:
-        """Close both pools."""
-        await self._tenants.dispose()
-        await self._control.dispose()
+        """Close all pools."""
+        for engine in (self._tenants, self._control, self._watch):
+            await engine.dispose()
 
 
 class AdminDatabase:
@@ -177,7 +223,7 @@ class AdminDatabase:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._engine = make_engine(url, pool_size=2, pooler="none", tenants=False)
+        self._engine = make_engine(url, ControlConnection, pool_size=2)
 
     @asynccontextmanager
     async def control(self) -> AsyncIterator[ControlSession]:

@@ -7,17 +7,21 @@ while the first is still running it is refused at once (409) instead of waiting.
 
 import hashlib
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import Header, Request, Response
-from sqlalchemy import UniqueConstraint, func, select
+from sqlalchemy import UniqueConstraint, delete, func, select
 from sqlalchemy.orm import Mapped
 
 from core.access import Principal
+from core.clock import utcnow
 from core.database import TenantSession
 from core.models import Row, TenantBase
 from core.problems import Conflict, Invalid
+
+KEPT = timedelta(days=1)
 
 
 class KeyInFlight(Conflict):
@@ -67,7 +71,7 @@ class Idempotency:
             return await create()
         key_hash = hashlib.sha256(f"{principal.subject}:{self._key}".encode()).hexdigest()
         body = await self._request.body()
-        path = self._request.url.path.encode()
+        path = f"{self._request.url.path}?{self._request.url.query}".encode()
         request_hash = hashlib.sha256(b"\0".join((self._request.method.encode(), path, body))).hexdigest()
         lock = int(key_hash[:15], 16)
         if not await session.scalar(select(func.pg_try_advisory_xact_lock(lock))):
@@ -90,3 +94,8 @@ class Idempotency:
         )
         await session.flush()
         return result_id
+
+
+async def forget_old_keys(session: TenantSession) -> None:
+    """Delete keys older than a day; a retry comes within minutes."""
+    await session.execute(delete(IdempotencyKey).where(IdempotencyKey.created_at < utcnow() - KEPT))

@@ -17,6 +17,8 @@ from typing import ParamSpec, TypeVar
 
 from pebble import ProcessExpired, ProcessPool
 
+from core.problems import Unavailable
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -57,6 +59,8 @@ class Jail:
     def __init__(
         self, workers: int = 2, memory_bytes: int = 2 * 1024**3, preload: tuple[str, ...] = ()
     ) -> None:
+        self._waiting = 0
+        self._most_waiting = 8 * workers
         self._pool = ProcessPool(
             max_workers=workers,
             max_tasks=500,  # a fresh process now and then bounds what C libraries leak
@@ -72,9 +76,13 @@ class Jail:
     async def run(self, timeout: float, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run `function(*args, **kwargs)`, an importable function with picklable arguments and result.
 
-        `timeout` is in seconds from the moment a worker takes it up. Raises `JailTimeout`, `JailCrash`, or
-        what the function raised (which must be picklable). Cancelling the caller kills the work.
+        `timeout` is in seconds from the moment a worker takes it up. Raises `JailTimeout`, `JailCrash`,
+        `Unavailable` when too much is waiting already, or what the function raised (which must be picklable).
+        Cancelling the caller kills the work.
         """
+        if self._waiting >= self._most_waiting:
+            raise Unavailable("Too many documents are being checked at the moment; try again.", retry_after=2)
+        self._waiting += 1
         future = self._pool.schedule(function, args=args, kwargs=kwargs, timeout=timeout)
         try:
             result: T = await asyncio.wrap_future(future)
@@ -85,6 +93,8 @@ class Jail:
         except asyncio.CancelledError:
             future.cancel()  # type: ignore[no-untyped-call]  # kills the worker
             raise
+        finally:
+            self._waiting -= 1
         return result
 
     def close(self) -> None:

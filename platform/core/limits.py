@@ -135,6 +135,11 @@ class RateLimits:
                     raise ConnectionError("the rate-limit storage does not answer")
             self._shared_away_until = 0.0
 
+    async def close(self) -> None:
+        """Close the connections to Redis."""
+        if self._shared is not None:
+            await self._shared.bridge.storage.aclose()  # type: ignore[attr-defined]  # redis-py's client
+
 
 async def _declared(request: Request) -> None:
     """Count against the limits that slowapi's decorator declared on this endpoint."""

@@ -61,9 +61,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line, default=str)
 
 
+class _StandardError(logging.StreamHandler[Any]):
+    """Writes to whatever standard error is at the time, which tests and terminals replace."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+
 def configure_logging(level: str) -> None:
     """Send every logger of the process to standard error as JSON."""
-    handler = logging.StreamHandler(sys.stderr)
+    handler = _StandardError()
     handler.setFormatter(JsonFormatter())
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for chatty in ("azure", "httpx", "httpcore", "uvicorn.access"):

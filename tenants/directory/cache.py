@@ -55,7 +55,7 @@ class Directory:
     def at_host(self, host: str) -> TenantRecord | None:
         """The tenant that answers at `host` (lower case, no port)."""
         tenant_id = self._by_host.get(host)
-        return None if tenant_id is None else self._by_id[tenant_id]
+        return None if tenant_id is None else self._by_id.get(tenant_id)
 
     def by_key(self, key: str) -> TenantRecord | None:
         return self._by_key.get(key)
@@ -95,7 +95,7 @@ class Directory:
             if self._true_at >= asked:
                 return  # somebody refreshed while we waited
             asked = time.monotonic()
-            async with self._database.control() as session:
+            async with self._database.watch() as session:
                 epoch = await session.scalar(select(ControlEpoch.value))
                 if epoch is None:
                     raise LookupError("the control schema is empty; run `dermadetect migrate`")

@@ -59,13 +59,13 @@ class ControlEpoch(ControlBase):
     value: Mapped[int]
 
 
-class Revocation(Row, ControlBase):
+class Revocation(ControlBase):
     """A sign-in session that ended before its tokens did; kept until they have all expired."""
 
     __tablename__ = "revocations"
     __table_args__ = (Index("ix_revocations_epoch", "epoch"),)
 
+    session_id: Mapped[UUID] = mapped_column(primary_key=True)
     tenant_key: Mapped[str]
-    session_id: Mapped[UUID]
-    expires_at: Mapped[datetime]
+    expires_at: Mapped[datetime] = mapped_column(index=True)
     epoch: Mapped[int]

@@ -57,8 +57,11 @@ async def reserve_tenant(
     check_slug(slug)
     existing = await session.scalar(select(Tenant).where(Tenant.slug == slug))
     if existing is not None:
-        if existing.name != name:
-            raise SlugTaken(f"{slug!r} belongs to {existing.name!r}; choose another slug.")
+        if (existing.name, existing.plan) != (name, plan):
+            raise SlugTaken(
+                f"{slug!r} belongs to {existing.name!r} on the plan {existing.plan!r}; choose another slug, "
+                "or repeat the command with that name and plan."
+            )
         return existing
     home_host = f"{slug}.{base_domain}"
     if await session.get(Host, home_host) is not None:
@@ -73,12 +76,12 @@ async def reserve_tenant(
     return tenant
 
 
-async def find_tenant(session: ControlSession, slug_or_key: str, *, lock: bool = False) -> Tenant:
-    """The tenant named by slug or key. Raises `TenantNotFound`."""
-    query = select(Tenant).where((Tenant.slug == slug_or_key) | (Tenant.key == slug_or_key))
+async def find_tenant(session: ControlSession, slug: str, *, lock: bool = False) -> Tenant:
+    """The tenant with this slug. Raises `TenantNotFound`."""
+    query = select(Tenant).where(Tenant.slug == slug)
     tenant = await session.scalar(query.with_for_update() if lock else query)
     if tenant is None:
-        raise TenantNotFound(f"No tenant is called {slug_or_key!r}; `dermadetect tenants list` shows them.")
+        raise TenantNotFound(f"No tenant is called {slug!r}; `dermadetect tenants list` shows them.")
     return tenant
 
 
@@ -89,9 +92,8 @@ async def list_tenants(session: ControlSession, state: str | None = None) -> Seq
 
 
 async def _move(
-    session: ControlSession, slug: str, *, source: str, target: str, reason: str | None
+    session: ControlSession, tenant: Tenant, *, source: str, target: str, reason: str | None
 ) -> Tenant:
-    tenant = await find_tenant(session, slug, lock=True)
     if tenant.state == target:
         return tenant
     if tenant.state != source:
@@ -107,31 +109,28 @@ async def _move(
 
 async def suspend(session: ControlSession, slug: str, reason: str) -> Tenant:
     """Stop serving a tenant, in every process within a second. Idempotent. Raises `WrongState`."""
-    return await _move(session, slug, source="active", target="suspended", reason=reason)
+    tenant = await find_tenant(session, slug, lock=True)
+    return await _move(session, tenant, source="active", target="suspended", reason=reason)
 
 
 async def resume(session: ControlSession, slug: str) -> Tenant:
     """Serve a suspended tenant again. Idempotent. Raises `WrongState`."""
-    return await _move(session, slug, source="suspended", target="active", reason=None)
+    tenant = await find_tenant(session, slug, lock=True)
+    return await _move(session, tenant, source="suspended", target="active", reason=None)
 
 
-async def activate(session: ControlSession, slug: str, schema_revision: str) -> Tenant:
+async def activate(session: ControlSession, tenant: Tenant, schema_revision: str) -> Tenant:
     """The last step of provisioning: from now on the tenant is served."""
-    tenant = await _move(session, slug, source="provisioning", target="active", reason=None)
-    tenant.schema_revision = schema_revision
-    return tenant
+    locked = await session.get_one(Tenant, tenant.id, with_for_update=True)
+    locked.schema_revision = schema_revision
+    return await _move(session, locked, source="provisioning", target="active", reason=None)
 
 
 async def revoke_session(
     session: ControlSession, tenant_key: str, session_id: UUID, expires_at: datetime
 ) -> None:
-    """Refuse the tokens of one sign-in session everywhere; `expires_at` is when the last of them dies."""
-    session.add(
-        Revocation(
-            tenant_key=tenant_key,
-            session_id=session_id,
-            expires_at=expires_at,
-            epoch=await next_epoch(session),
-        )
+    """Refuse the tokens of one sign-in session everywhere; `expires_at` is when the last of them dies. Idempotent."""
+    row = Revocation(
+        tenant_key=tenant_key, session_id=session_id, expires_at=expires_at, epoch=await next_epoch(session)
     )
-    await session.flush()
+    await session.merge(row)

@@ -6,6 +6,7 @@ leased, because handing a lease back on a guess has granted more than the limit.
 """
 
 import asyncio
+import logging
 from dataclasses import dataclass
 from datetime import date
 
@@ -15,6 +16,8 @@ from core.database import Database
 from tenants.directory.cache import TenantRecord
 from tenants.plans.errors import QuotaExceeded
 from tenants.plans.service import next_reset, this_month
+
+log = logging.getLogger(__name__)
 
 BLOCK = 100
 
@@ -88,9 +91,10 @@ class UsageCounter:
             if lease and lease.month == month and lease.limit == limit and (lease.left or lease.exhausted):
                 return lease  # somebody renewed it while we waited
             if lease and lease.left:
-                # The limit changed: what is left of the old block goes back, it is certainly unused.
-                await self._add(*key, lease.month, -lease.left)
-                lease.left = 0
+                # The limit changed: what is left of the old block goes back. It is taken from the lease first, or
+                # a request that still holds the old limit could use it meanwhile.
+                left, lease.left = lease.left, 0
+                await self._add(*key, lease.month, -left)
             where = {"key": key[0], "metric": key[1], "month": month}
             async with self._database.control() as session:
                 await session.execute(_OPEN, where)
@@ -105,8 +109,15 @@ class UsageCounter:
             await session.execute(_ADD, where | {"n": n})
 
     async def close(self) -> None:
-        """Give back what is certainly unused; for an orderly shutdown only."""
-        for (tenant_key, metric), lease in self._leases.items():
+        """Give back what is certainly unused; for an orderly shutdown only. What cannot be given back is forfeited,
+        as after a crash."""
+        leases, self._leases = self._leases, {}
+        for (tenant_key, metric), lease in leases.items():
             if lease.left:
-                await self._add(tenant_key, metric, lease.month, -lease.left)
-        self._leases.clear()
+                left, lease.left = lease.left, 0
+                try:
+                    await self._add(tenant_key, metric, lease.month, -left)
+                except Exception as error:
+                    log.warning(
+                        "unused quota is forfeited", extra={"count": left, "error": type(error).__name__}
+                    )

@@ -6,7 +6,6 @@ from fastapi import APIRouter
 
 from core.access import Control, Principal, Tenant, requires
 from core.problems import Forbidden, Unauthenticated, responses
-from tenants.directory.service import find_tenant
 from tenants.plans import service
 from tenants.plans.schemas import QuotaOut, UsageOut
 
@@ -24,7 +23,7 @@ async def show_usage(
     control: Control,
     principal: Annotated[Principal, requires("usage:read", never_refused=True)],
 ) -> UsageOut:
-    row = await find_tenant(control, tenant.key)
+    row = await service.tenant_of(control, tenant)
     return UsageOut(
         plan=row.plan,
         quotas=[QuotaOut(**vars(quota)) for quota in await service.list_quotas(control, row)],

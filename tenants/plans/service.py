@@ -7,7 +7,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from core.clock import utcnow
-from core.database import ControlSession
+from core.database import ControlSession, TenantScope
 from tenants.audit.service import record
 from tenants.directory.models import Tenant
 from tenants.directory.service import find_tenant, next_epoch
@@ -66,6 +66,11 @@ async def set_quota(session: ControlSession, slug: str, metric: str, limit: int 
     record(session, tenant, "quota.set", metric=metric, limit=limit)
     await session.flush()
     return tenant
+
+
+async def tenant_of(session: ControlSession, scope: TenantScope) -> Tenant:
+    """The row of the tenant that a request is for."""
+    return (await session.scalars(select(Tenant).where(Tenant.key == scope.key))).one()
 
 
 async def list_quotas(session: ControlSession, tenant: Tenant) -> list[Quota]:

@@ -11,7 +11,7 @@ OWNER = "dermadetect_owner"
 # What the gateway may do to control tables, beyond reading them.
 GATEWAY_RIGHTS = {
     "epoch": "UPDATE",
-    "revocations": "INSERT, DELETE",
+    "revocations": "INSERT, UPDATE, DELETE",
     "usage": "INSERT, UPDATE",
     "doorbells": "INSERT, UPDATE, DELETE",
     "schedule_slots": "INSERT, DELETE",

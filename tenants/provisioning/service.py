@@ -18,10 +18,12 @@ from tenants.provisioning.models import ProvisioningStep
 
 @dataclass(frozen=True)
 class Step:
-    """One thing a tenant needs. `run` may be called again after a crash at any point inside it."""
+    """One thing a tenant needs. `run` may be called again after a crash at any point inside it; with `always` it is
+    called at every attempt, because what it makes may have become out of date since."""
 
     name: str
     run: Callable[[Tenant], Awaitable[None]]
+    always: bool = False
 
 
 async def provision(
@@ -35,7 +37,8 @@ async def provision(
     schema_revision: str,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Tenant:
-    """The active tenant `slug`, made now or before. `progress` hears each step as it is finished.
+    """The active tenant `slug`, made now or before. `progress` hears each step as it is finished;
+    `schema_revision` is what the steps bring its schema to.
 
     Raises `BadSlug`, `SlugTaken`, `PlanNotFound`, and what a step raises; then the tenant stays in state
     `provisioning` and the next call goes on behind the last finished step.
@@ -58,7 +61,7 @@ async def provision(
                 )
             )
         for step in steps:
-            if step.name not in finished:
+            if step.always or step.name not in finished:
                 await step.run(tenant)
                 async with database.control() as session:
                     await session.execute(
@@ -68,4 +71,4 @@ async def provision(
                     )
             progress(step.name)
         async with database.control() as session:
-            return await directory.activate(session, slug, schema_revision)
+            return await directory.activate(session, tenant, schema_revision)

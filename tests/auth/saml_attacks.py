@@ -122,6 +122,19 @@ def encrypted(craft: Craft) -> Craft:
     return wrapped
 
 
+def attribute_flood(root: etree._Element) -> None:
+    """Canonicalization and schema checking are quadratic in an element's attributes."""
+    value = find(root, SAML + "AttributeValue")
+    for number in range(8_000):
+        value.set(f"a{number}", "")
+
+
+def element_flood(root: etree._Element) -> None:
+    statement = find(root, SAML + "AttributeStatement")
+    for _ in range(3_000):
+        etree.SubElement(statement, SAML + "Attribute", Name="x")
+
+
 def setting(tag: str, name: str, value: str | None) -> Callable[[etree._Element], None]:
     def edit(root: etree._Element) -> None:
         element = root if tag == root.tag else find(root, tag)

@@ -193,6 +193,9 @@ ATTACKS: list[tuple[str, Craft, str]] = [
     ("dtd-in-utf-7", a.doctype(a.XXE, "utf-7"), "saml.encoding"),
     ("dtd-in-ebcdic", a.doctype(a.XXE, "cp037"), "saml.encoding"),
     ("not-xml", lambda s: b"<samlp:Response", "saml.malformed"),
+    ("attribute-flood", a.after_signing(a.attribute_flood), "saml.too-complex"),
+    ("attribute-flood-encrypted", a.encrypted(a.after_signing(a.attribute_flood)), "saml.too-complex"),
+    ("element-flood", a.after_signing(a.element_flood), "saml.too-complex"),
     ("too-large", lambda s: b"<r>" + b" " * MAX_BYTES + b"</r>", "saml.too-large"),
     # meant for someone else, by the identity provider's own hand
     ("audience-other", a.before_signing(a.text(AUDIENCE, OTHER + "/metadata")), "saml.audience"),

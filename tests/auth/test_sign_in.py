@@ -11,7 +11,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 from lxml import etree
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from auth.saml.service import TRANSIENT, set_connection
 from reference.idp.app import create_app as create_idp
@@ -196,7 +196,7 @@ async def refused(world: World, sign_in: SignIn, form: Form, check: str, slug: s
 async def test_a_response_signs_in_once(connected: World, sign_in: SignIn) -> None:
     form = await sign_in.choose("gp")
     assert (await sign_in.answer(form)).status_code == 303
-    await refused(connected, sign_in, form, "login.unknown-request")
+    await refused(connected, sign_in, form, "login.used-request")
 
 
 async def test_parallel_replays_sign_in_once(sign_in: SignIn) -> None:
@@ -205,10 +205,37 @@ async def test_parallel_replays_sign_in_once(sign_in: SignIn) -> None:
     assert sorted(answer.status_code for answer in answers) == [303, 403, 403, 403]
 
 
-async def test_another_browser_cannot_finish_a_sign_in(connected: World, sign_in: SignIn) -> None:
+async def test_another_browser_cannot_finish_a_sign_in_nor_spoil_it(
+    connected: World, sign_in: SignIn
+) -> None:
     form = await sign_in.choose("gp")
     async with Browser(connected.app) as other:
         await refused(connected, SignIn(other, sign_in.origin), form, "login.other-browser")
+    assert (await sign_in.answer(form)).status_code == 303
+
+
+async def test_responses_that_nobody_waits_for_fill_no_log(connected: World, sign_in: SignIn) -> None:
+    async def refusals() -> int | None:
+        async with connected.database.tenant(connected.tenant().scope) as session:
+            rows = select(func.count()).where(AuditEvent.action == "sign-in.refused")
+            return await session.scalar(rows)
+
+    before = await refusals()
+    form = Form(f"{sign_in.origin}/auth/saml/acs", {"SAMLResponse": "PHg+", "RelayState": "made up"})
+    assert (await sign_in.answer(form)).status_code == 403
+    assert await refusals() == before
+
+
+async def test_a_second_assertion_of_the_same_id_is_a_replay(
+    connected: World, sign_in: SignIn, idp: IdpConfig
+) -> None:
+    assertion_id = ""
+    for status in (303, 403):
+        fields = await answer_by_hand(sign_in, idp, assertion_id=assertion_id)
+        assertion_id = fields.pop("assertion_id")
+        answer = await sign_in.answer(Form(f"{sign_in.origin}/auth/saml/acs", fields))
+        assert answer.status_code == status
+    assert await last_refusal(connected) == "saml.replay"
 
 
 async def test_a_response_to_another_request_is_refused(connected: World, sign_in: SignIn) -> None:
@@ -231,25 +258,35 @@ async def test_somebody_without_a_mapped_group_is_refused(connected: World, sign
     await refused(connected, sign_in, await sign_in.choose("stranger"), "login.no-role")
 
 
+async def answer_by_hand(
+    sign_in: SignIn, idp: IdpConfig, *, assertion_id: str = "", name_format: str = ""
+) -> dict[str, str]:
+    """The fields of a good response, with this assertion id and name format, made with the provider's own key."""
+    query = parse_qs(urlsplit((await sign_in.authorize()).headers["Location"]).query)
+    request = zlib.decompress(base64.b64decode(query["SAMLRequest"][0]), -15)
+    request_id = re.search(rb' ID="([^"]+)"', request)
+    assert request_id
+    sp = ServiceProvider(f"{sign_in.origin}/auth/saml/metadata", f"{sign_in.origin}/auth/saml/acs")
+    user = User("u-1", "u@acme.example", "Una", ("derma-physicians",))
+    response = unsigned_response(Answer(idp.entity_id, sp, user, request_id[1].decode()))
+    assertion, name = response[-1], response.find(".//{*}NameID")
+    assert name is not None
+    assertion.set("ID", assertion_id or assertion.attrib["ID"])
+    name.set("Format", name_format or name.attrib["Format"])
+    sign_element(assertion, idp.key)
+    return {
+        "SAMLResponse": base64.b64encode(etree.tostring(response)).decode(),
+        "RelayState": query["RelayState"][0],
+        "assertion_id": assertion.attrib["ID"],
+    }
+
+
 async def test_a_name_that_is_new_at_every_sign_in_is_refused(
     connected: World, sign_in: SignIn, idp: IdpConfig
 ) -> None:
-    query = parse_qs(urlsplit((await sign_in.authorize()).headers["Location"]).query)
-    request = zlib.decompress(base64.b64decode(query["SAMLRequest"][0]), -15)
-    sp = ServiceProvider(f"{sign_in.origin}/auth/saml/metadata", f"{sign_in.origin}/auth/saml/acs")
-    user = User("u-1", "u@acme.example", "Una", ("derma-physicians",))
-    request_id = re.search(rb' ID="([^"]+)"', request)
-    assert request_id
-    response = unsigned_response(Answer(idp.entity_id, sp, user, request_id[1].decode()))
-    name = response.find(".//{*}NameID")
-    assert name is not None
-    name.set("Format", TRANSIENT)
-    sign_element(response[-1], idp.key)
-    fields = {
-        "SAMLResponse": base64.b64encode(etree.tostring(response)).decode(),
-        "RelayState": query["RelayState"][0],
-    }
-    await refused(connected, sign_in, Form(sp.acs_url, fields), "login.transient-name-id")
+    fields = await answer_by_hand(sign_in, idp, name_format=TRANSIENT)
+    form = Form(f"{sign_in.origin}/auth/saml/acs", fields)
+    await refused(connected, sign_in, form, "login.transient-name-id")
 
 
 @pytest.mark.parametrize("response", ["", "%%%", "PHg+", "QUJD" * 1000, "PCFET0NUWVBFIHg+PHgvPg=="])

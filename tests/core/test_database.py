@@ -2,12 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
 from core.database import Database, TenantScope, TenantSession
+from tenants.directory.service import next_epoch
 from tests.fixtures.world import World
 
 WHO = text("SELECT current_user, current_setting('search_path')")
@@ -159,3 +162,86 @@ async def test_the_gateway_login_alone_sees_no_tenant(world: World) -> None:
     async with world.database.control() as session:
         with pytest.raises(ProgrammingError, match="permission denied"):
             await session.execute(text(f"SELECT id FROM {acme.schema}.cases"))
+
+
+async def test_a_held_control_row_holds_up_its_waiters_alone(world: World) -> None:
+    """Suspending, logging out and the like wait for the epoch's row; requests of other tenants must not."""
+    person = await world.person("coordinator", tenant="globex")
+    assert world.settings.admin_database_url
+    holder = await asyncpg.connect(world.settings.admin_database_url.get_secret_value())
+    try:
+        await holder.execute("BEGIN; SELECT value FROM control.epoch FOR UPDATE")
+
+        async def wait_for_the_row() -> None:
+            async with world.database.control() as session:
+                with pytest.raises(DBAPIError, match="lock timeout"):
+                    await next_epoch(session)
+
+        waiters = [asyncio.create_task(wait_for_the_row()) for _ in range(8)]
+        await asyncio.sleep(1.5)
+        assert (await person.http.get("/v1/me")).status_code == 200
+        await asyncio.wait_for(asyncio.gather(*waiters), 15)
+    finally:
+        await holder.close()
+
+
+@pytest.mark.parametrize(("mode", "works"), [("disable", True), ("prefer", True), ("verify-full", False)])
+async def test_a_url_may_demand_encryption(world: World, mode: str, works: bool) -> None:
+    """The tests' server speaks no TLS, so that a demand for it must fail rather than be ignored."""
+    assert world.settings.database_url
+    separator = "&" if "?" in world.settings.database_url.get_secret_value() else "?"
+    url = f"{world.settings.database_url.get_secret_value()}{separator}sslmode={mode}"
+    database = Database(url, pool_size=1)
+    try:
+        async with database.tenant(scopes(world)[0]) as session:
+            await session.execute(WHO)
+        assert works
+    except (OSError, DBAPIError):
+        assert not works
+    finally:
+        await database.close()
+
+
+async def test_a_server_that_vanished_without_a_word_is_given_up(world: World) -> None:
+    assert world.settings.database_url
+    url = urlsplit(world.settings.database_url.get_secret_value())
+    silent = asyncio.Event()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if silent.is_set():
+                await asyncio.sleep(3600)
+            writer.write(data)
+
+    tasks: list[asyncio.Task[None]] = []
+    writers: list[asyncio.StreamWriter] = []
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream = await asyncio.open_connection(url.hostname, url.port)
+        writers.extend((writer, upstream[1]))
+        tasks.extend(
+            asyncio.create_task(pump(*pair)) for pair in ((reader, upstream[1]), (upstream[0], writer))
+        )
+
+    proxy = await asyncio.start_server(accept, "127.0.0.1", 0)
+    port = proxy.sockets[0].getsockname()[1]
+    through = url._replace(netloc=f"{url.username}:{url.password}@127.0.0.1:{port}").geturl()
+    database = Database(through, pool_size=1, statement_timeout_ms=100)
+    try:
+        async with database.tenant(scopes(world)[0]) as session:
+            await session.execute(WHO)
+        silent.set()
+        started = asyncio.get_running_loop().time()
+        with pytest.raises((TimeoutError, DBAPIError)):
+            async with database.tenant(scopes(world)[0]) as session:
+                await session.execute(WHO)
+        assert asyncio.get_running_loop().time() - started < 12
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await database.close()
+        for writer in writers:
+            writer.close()
+        await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
+        proxy.close()

@@ -1,5 +1,6 @@
 """What every request gets, whatever it asks for: an id, headers, limits, and errors of one shape."""
 
+import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
@@ -142,3 +143,46 @@ async def test_a_log_line_holds_the_route_but_neither_path_nor_token(
         line for line, record in zip(lines, caplog.records, strict=True) if record.name != "httpx"
     ]  # the client's
     assert not any(person.token in line or "secret=1" in line for line in ours)
+
+
+async def test_the_platform_host_refuses_before_it_reads(world: World) -> None:
+    read = 0
+
+    async def body() -> AsyncIterator[bytes]:
+        nonlocal read
+        for _ in range(20):
+            read += 1
+            yield b"[" * 100_000
+
+    answer = await (await world.http("localhost")).post(
+        "/v1/cases", content=body(), headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 404
+    assert read <= 1  # the test's client sends the first part unasked
+
+
+async def test_many_questions_for_health_are_one_examination(world: World) -> None:
+    http = await world.http()
+    await asyncio.sleep(1.1)  # what was found before is stale by then
+    answers = await asyncio.gather(*(http.get("/health") for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.text for answer in answers}) == 1
+
+
+async def test_a_character_that_cannot_be_stored_is_422(world: World) -> None:
+    answer = await (await world.http()).get(
+        "/auth/authorize?client_id=a%00b&redirect_uri=https://x.example/", headers={"Accept": "*/*"}
+    )
+    assert answer.status_code == 422
+    assert answer.json()["type"].endswith(":invalid")
+
+
+async def test_a_tenant_whose_role_is_missing_is_a_fault_and_no_outage(world: World) -> None:
+    tenant = await world.create_tenant("roleless")
+    person = await world.person("coordinator", tenant="roleless")
+    async with world.admin.connection() as connection:
+        await connection.execute(f"REVOKE {tenant.scope.role} FROM dermadetect_gateway")
+    answer = await person.http.get("/v1/users")
+    assert answer.status_code == 500
+    assert tenant.scope.role not in answer.text
+    assert (await (await world.person("coordinator")).http.get("/v1/users")).status_code == 200

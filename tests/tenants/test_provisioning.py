@@ -15,6 +15,7 @@ from migrations import rendering
 from migrations.runner import migrate
 from tenants.directory.errors import BadSlug, SlugTaken
 from tenants.directory.models import Tenant
+from tenants.directory.service import suspend
 from tenants.plans.errors import PlanNotFound
 from tenants.provisioning.service import Step, provision
 from tests.fixtures.postgres import PostgresServer
@@ -97,7 +98,8 @@ async def test_two_commands_at_once_make_one_tenant(world: World) -> None:
         ("a--b", "Name", "trial", BadSlug),
         ("-abc", "Name", "trial", BadSlug),
         ("x" * 41, "Name", "trial", BadSlug),
-        ("acme", "Somebody Else", "trial", SlugTaken),
+        ("acme", "Somebody Else", "enterprise", SlugTaken),
+        ("acme", "Acme", "trial", SlugTaken),
         ("fine", "Name", "platinum", PlanNotFound),
     ],
 )
@@ -189,3 +191,14 @@ async def test_migrating_twice_does_nothing_and_leaves_a_failing_tenant_for_late
     assert report.control == (rendering.head("control"), rendering.head("control"))
     assert report.tenants == []
     assert report.failed == {}
+
+
+async def test_a_slug_that_is_another_tenants_key_names_its_own_tenant(world: World) -> None:
+    other = await make(world, "keyed", steps_of(world))
+    tenant = await make(world, other.key, steps_of(world), name="Looks Alike")
+    assert tenant.id != other.id
+    assert tenant.state == "active"
+    async with world.admin.control() as session:
+        await suspend(session, other.key, "test")
+        assert (await session.get_one(Tenant, tenant.id)).state == "suspended"
+        assert (await session.get_one(Tenant, other.id)).state == "active"

@@ -103,6 +103,52 @@ async def test_a_crashed_workers_lease_ends_and_the_work_is_done_by_another(worl
     assert len(done) == 1
 
 
+async def test_a_late_worker_does_not_touch_the_lease_of_another(world: World) -> None:
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def late(tenant: TenantScope) -> None:
+        started.set()
+        await go_on.wait()
+        raise ConnectionError("too late")
+
+    await ring(world, "acme", "test-late")
+    first = asyncio.create_task(Worker(world.database, {"test-late": late}, {}).run_one())
+    await started.wait()
+    async with world.database.control() as session:
+        # Its lease ended, and another worker has taken the bell.
+        await session.execute(
+            text(
+                "UPDATE control.doorbells SET attempts = attempts + 1, leased_until = 'infinity' WHERE kind = 'test-late'"
+            )
+        )
+    go_on.set()
+    await first
+    async with world.database.control() as session:
+        still_leased = await session.scalar(
+            text("SELECT leased_until = 'infinity' FROM control.doorbells WHERE kind = 'test-late'")
+        )
+    assert still_leased
+
+
+async def test_slow_work_of_one_tenant_does_not_hold_up_another(world: World) -> None:
+    done, stop, release = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    slow = world.tenant("acme").scope
+
+    async def handler(tenant: TenantScope) -> None:
+        if tenant == slow:
+            await release.wait()
+        else:
+            done.set()
+
+    await ring(world, "acme", "test-slow")
+    await ring(world, "globex", "test-slow")
+    running = asyncio.create_task(Worker(world.database, {"test-slow": handler}, {}, idle_s=0.05).run(stop))
+    await asyncio.wait_for(done.wait(), 5)
+    release.set()
+    stop.set()
+    await asyncio.wait_for(running, 5)
+
+
 async def test_recurring_work_is_rung_once_a_slot_whoever_schedules(world: World) -> None:
     recurring = {"test-hourly": timedelta(hours=1)}
     workers = [Worker(world.database, {}, recurring) for _ in range(4)]
@@ -117,7 +163,7 @@ async def test_recurring_work_is_rung_once_a_slot_whoever_schedules(world: World
             )
         )
         counts = {row.tenant_key: row.count for row in per_tenant}
-    assert counts[world.tenant("acme").scope.key] == 2
+    assert counts[world.tenant("acme").scope.key] == 1, "a bell that still rings is not rung again"
 
 
 async def test_only_a_tenant_rings_and_only_its_own_bell(world: World) -> None:

@@ -77,16 +77,15 @@ def upgrade() -> None:
     )
     op.create_table(
         "revocations",
-        sa.Column("tenant_key", sa.Text(), nullable=False),
         sa.Column("session_id", sa.Uuid(), nullable=False),
+        sa.Column("tenant_key", sa.Text(), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("epoch", sa.Integer(), nullable=False),
-        sa.Column("id", sa.Uuid(), nullable=False),
-        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_revocations")),
+        sa.PrimaryKeyConstraint("session_id", name=op.f("pk_revocations")),
         schema="control",
+    )
+    op.create_index(
+        op.f("ix_revocations_expires_at"), "revocations", ["expires_at"], unique=False, schema="control"
     )
     op.create_index("ix_revocations_epoch", "revocations", ["epoch"], unique=False, schema="control")
     op.create_table(
