@@ -7,7 +7,6 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -32,7 +31,7 @@ from core.parts import Parts
 from core.problems import Problem
 from core.settings import Settings
 from gateway.assembly import disassemble
-from gateway.middleware import AccessGate, RequestFrame
+from gateway.middleware import AccessGate, BodyLimits, RequestFrame
 from gateway.openapi import describe
 from gateway.problems import problem_of, render
 from tenants.directory.cache import Directory
@@ -98,7 +97,6 @@ def create_app(parts: Parts) -> FastAPI:
         counter=parts[UsageCounter],
     )
     app.add_middleware(TenantRouter, directory=parts[Directory], settings=parts[Settings])
-    max_body = parts[Settings].max_body_bytes
-    app.add_middleware(RequestBodyLimitMiddleware, max_body_size=max_body)
-    app.add_middleware(RequestFrame, max_body_bytes=max_body)
+    app.add_middleware(BodyLimits, settings=parts[Settings])
+    app.add_middleware(RequestFrame)
     return app

@@ -1,4 +1,5 @@
-"""What every request passes through, outermost first: `RequestFrame`, `tenants.routing.TenantRouter`, `AccessGate`.
+"""What every request passes through, outermost first: `RequestFrame`, `BodyLimits`, `tenants.routing.TenantRouter`,
+`AccessGate`.
 
 Pure ASGI, for the reasons in `tenants.routing`.
 """
@@ -7,6 +8,7 @@ import logging
 import time
 
 from limits import parse
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from auth.tokens.errors import TokenRefused
@@ -44,9 +46,8 @@ SECURITY_HEADERS = [
 class RequestFrame:
     """Request id, log line, security headers, and the one place where errors become answers."""
 
-    def __init__(self, app: ASGIApp, max_body_bytes: int) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._max_body = max_body_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -71,7 +72,6 @@ class RequestFrame:
             await send(message)
 
         try:
-            self._refuse_announced(scope)
             await self._app(scope, receive, framed_send)
         except Exception as error:
             problem = problem_of(error)
@@ -90,11 +90,25 @@ class RequestFrame:
                 },
             )
 
-    def _refuse_announced(self, scope: Scope) -> None:
-        """Starlette's limit counts what arrives; what is announced as too long gets our answer at once."""
+
+class BodyLimits:
+    """Photographs may be long, everything else is short: parsing megabytes of brackets would hold up the loop."""
+
+    def __init__(self, app: ASGIApp, settings: Settings) -> None:
+        self._sizes = {True: settings.max_body_bytes, False: settings.max_json_bytes}
+        self._apps = {kind: RequestBodyLimitMiddleware(app, size) for kind, size in self._sizes.items()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._apps[False](scope, receive, send)
+            return
+        holds_photographs = scope["path"].endswith("/images") or scope["path"].startswith("/v1/ai/")
+        size = self._sizes[holds_photographs]
         for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value) > self._max_body:
-                raise TooLarge(f"A request body may have {self._max_body} bytes at most.")
+            # Starlette counts what arrives; what is announced as too long gets our answer at once.
+            if name == b"content-length" and value.isdigit() and int(value) > size:
+                raise TooLarge(f"The body of such a request may have {size} bytes at most.")
+        await self._apps[holds_photographs](scope, receive, send)
 
 
 class AccessGate:

@@ -57,7 +57,10 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(
         "", description="Comma-separated addresses whose X-Forwarded-For and X-Forwarded-Proto are believed."
     )
-    max_body_bytes: int = Field(30_000_000, ge=10_000, description="Longest request body, in bytes.")
+    max_body_bytes: int = Field(
+        30_000_000, ge=10_000, description="Longest request body that holds photographs, in bytes."
+    )
+    max_json_bytes: int = Field(1_000_000, ge=10_000, description="Longest other request body, in bytes.")
     max_image_bytes: int = Field(20_000_000, ge=10_000, description="Largest uploaded image, in bytes.")
     max_image_pixels: int = Field(
         60_000_000, ge=10_000, description="Largest image, in pixels, before decoding."

@@ -44,7 +44,7 @@ async def test_a_wrong_method_says_which_are_right(world: World) -> None:
 
 async def test_a_long_body_is_refused_by_its_announcement(world: World) -> None:
     answer = await (await world.http()).post(
-        "/auth/token", content=b"x", headers={"Content-Length": str(world.settings.max_body_bytes + 1)}
+        "/auth/token", content=b"x", headers={"Content-Length": str(world.settings.max_json_bytes + 1)}
     )
     assert answer.status_code == 413
     assert answer.json()["type"].endswith(":too-large")
@@ -65,7 +65,7 @@ async def test_a_long_body_is_refused_while_it_arrives(world: World) -> None:
     )
     assert answer.status_code == 413
     assert answer.json()["type"].endswith(":too-large")
-    assert sent <= world.settings.max_body_bytes + 2_000_000
+    assert sent <= world.settings.max_json_bytes + 2_000_000
 
 
 async def test_a_browser_that_signs_in_sees_a_page_with_a_reference(world: World) -> None:
