@@ -26,10 +26,10 @@ from tenants.plans.errors import QuotaExceeded
 from tenants.routing import ANY_HOST_PATHS
 
 log = logging.getLogger(__name__)
+access_log = logging.getLogger("dermadetect.access")
+
 # What the platform's own host answers.
 PLATFORM_PATHS = ANY_HOST_PATHS | {"/openapi.json"}
-
-access_log = logging.getLogger("dermadetect.access")
 
 # No page of ours runs scripts or is framed, and what is told in confidence is not cached.
 SECURITY_HEADERS = [
