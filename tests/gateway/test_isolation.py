@@ -173,3 +173,29 @@ async def test_the_insider_sees_it_all(globex: Globex) -> None:
     ):
         assert (await globex.insider.http.get(url(path, globex.ids))).status_code == 200
     assert leaks(globex, (await globex.insider.http.get(url("/v1/cases/{case_id}", globex.ids))).text)
+
+
+# What anybody who is signed in may ask.
+FOR_ANYONE = {"GET /v1/me"}
+
+
+@pytest.mark.parametrize("name", sorted(set(OPERATIONS) - FOR_ANYONE))
+async def test_every_route_demands_a_scope(world: World, globex: Globex, name: str) -> None:
+    roleless = await world.person(tenant="globex")
+    method, path = OPERATIONS[name]
+    body = BODIES.get(name) or example_of(world, method, path)
+    answer = await roleless.http.request(
+        method, url(path, globex.ids), json=body, headers={"If-Match": globex.etag}
+    )
+    assert answer.status_code == 403, answer.text
+    assert answer.json()["scope"] in answer.json()["detail"]
+
+
+def example_of(world: World, method: str, path: str) -> Any:
+    """The documented example of a route's body, if it has one."""
+    document = world.app.openapi()
+    content = document["paths"][path][method.lower()].get("requestBody", {}).get("content", {})
+    schema = content.get("application/json", {}).get("schema", {})
+    while "$ref" in schema:
+        schema = document["components"]["schemas"][schema["$ref"].rsplit("/", 1)[-1]]
+    return schema.get("example", (schema.get("examples") or [{}])[0])
