@@ -310,6 +310,23 @@ CREATE INDEX ix_ai_results_case_id ON ai_results (case_id);
 
 CREATE INDEX ix_ai_results_input_hash ON ai_results (input_hash);
 
+CREATE TABLE ai_feedback (
+    result_id UUID NOT NULL, 
+    physician_id UUID NOT NULL, 
+    item TEXT NOT NULL, 
+    verdict TEXT NOT NULL, 
+    reason TEXT, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_ai_feedback PRIMARY KEY (id), 
+    CONSTRAINT ck_ai_feedback_verdict CHECK (verdict IN ('accepted', 'overridden')), 
+    CONSTRAINT fk_ai_feedback_physician_id FOREIGN KEY(physician_id) REFERENCES physicians (id), 
+    CONSTRAINT fk_ai_feedback_result_id FOREIGN KEY(result_id) REFERENCES ai_results (id), 
+    CONSTRAINT uq_ai_feedback_result_id_physician_id_item UNIQUE (result_id, physician_id, item)
+);
+
 CREATE TABLE assignments (
     case_id UUID NOT NULL, 
     physician_id UUID NOT NULL, 

@@ -1,6 +1,6 @@
 """What can go wrong between the gateway and the AI Service. Its own words are never passed on."""
 
-from core.problems import Invalid, Problem, Unavailable
+from core.problems import Invalid, NotFound, Problem, Unavailable
 
 
 class AiTimeout(Problem):
@@ -31,3 +31,13 @@ class AiBusy(Unavailable):
 
 class AiInputRejected(Invalid):
     slug, title = "ai-input-rejected", "The AI Service cannot work with this input"
+
+
+class AiResultNotFound(NotFound):
+    slug, title = "ai-result-not-found", "The case has no such answer of the AI Service"
+
+
+class AiItemUnknown(Invalid):
+    """Extra member: `items`, what the answer consists of."""
+
+    slug, title = "ai-item-unknown", "The AI Service's answer has no such item"

@@ -4,21 +4,23 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Body, Depends, Request
 
-from clinic.ai import service
+from clinic.ai import feedback, service
 from clinic.ai.client import AiClient
 from clinic.ai.errors import (
     AiAnswerInvalid,
     AiBusy,
     AiInputRejected,
+    AiItemUnknown,
+    AiResultNotFound,
     AiTimeout,
     AiUnavailable,
     AiUnreachable,
 )
-from clinic.ai.schemas import AiResultOut, CaseQuestion, Question
+from clinic.ai.schemas import AiResultOut, CaseQuestion, FeedbackOut, NewFeedback, Question
 from clinic.ai.service import NEVER_REFUSED, Asking
-from clinic.cases.errors import CaseNotFound
+from clinic.cases.errors import CaseNotFound, NotYourPart, WrongStatus
 from clinic.images.errors import (
     ImageDamaged,
     ImageDimensionsRefused,
@@ -32,6 +34,7 @@ from core.access import Principal, Session, requires
 from core.ai_contract import RESPONSES, AiEndpoint, AiResponse
 from core.blobs import BlobNotFound, BlobStore, BlobStoreUnavailable
 from core.database import Database
+from core.idempotency import Idempotency, KeyInFlight, KeyReused
 from core.jail import Jail
 from core.pagination import BadCursor, Page, Paged
 from core.parts import Parts
@@ -154,3 +157,55 @@ async def list_results(
     rows = await service.list_results(session, principal, case_id, paged.limit + 1, paged.after)
     results, cursor = paged.page(rows)
     return Page(items=[AiResultOut.model_validate(result) for result in results], next_cursor=cursor)
+
+
+@router.post(
+    "/v1/cases/{case_id}/ai-results/{result_id}/feedback",
+    summary="Judge what the AI Service said",
+    operation_id="ai_feedback_give",
+    responses=responses(
+        Unauthenticated,
+        Forbidden,
+        NotYourPart,
+        CaseNotFound,
+        AiResultNotFound,
+        WrongStatus,
+        AiItemUnknown,
+        KeyInFlight,
+        KeyReused,
+    ),
+)
+async def give_feedback(
+    case_id: UUID,
+    result_id: UUID,
+    new: NewFeedback,
+    principal: Annotated[Principal, requires("cases:answer")],
+    session: Session,
+    idempotency: Annotated[Idempotency, Depends()],
+) -> FeedbackOut:
+    """By the physician who holds the case, in review or answered. A later verdict on the same item takes the
+    place of the earlier one."""
+
+    async def give_once() -> UUID:
+        return await feedback.give_feedback(session, principal, case_id, result_id, new)
+
+    feedback_id = await idempotency.once(session, principal, give_once)
+    return FeedbackOut.model_validate(await feedback.read_feedback(session, feedback_id))
+
+
+@router.get(
+    "/v1/cases/{case_id}/ai-results/{result_id}/feedback",
+    summary="List what physicians made of an answer of the AI Service",
+    operation_id="ai_feedback_list",
+    responses=responses(Unauthenticated, Forbidden, CaseNotFound, AiResultNotFound, BadCursor),
+)
+async def list_feedback(
+    case_id: UUID,
+    result_id: UUID,
+    principal: Annotated[Principal, requires("cases:read")],
+    session: Session,
+    paged: Paged,
+) -> Page[FeedbackOut]:
+    rows = await feedback.list_feedback(session, principal, case_id, result_id, paged.limit + 1, paged.after)
+    verdicts, cursor = paged.page(rows)
+    return Page(items=[FeedbackOut.model_validate(each) for each in verdicts], next_cursor=cursor)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from clinic.fields import Locale, Sent
+from clinic.fields import Line, Locale, Paragraph, Sent
 from core.ai_contract import MAX_IMAGES, AiAnswer, AiContext, AiEndpoint, Modality, View
 from core.ai_contract import Code as ContractCode
 
@@ -75,3 +75,36 @@ class AiResultOut(BaseModel):
     image_hashes: list[str] = Field(description="SHA-256 of the photographs' display copies, in their order.")
     latency_ms: int
     response: dict[str, Any]
+
+
+class NewFeedback(Sent):
+    """A physician's verdict on one item of an answer."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "example": {"item": "Melanoma", "verdict": "overridden", "reason": "Regular network, no change."}
+        }
+    )
+
+    item: Line = Field(
+        description="Of a diagnosis a candidate's `label`, of red flags a flag's `code`, of a triage `level`, of "
+        "image validity an `image_id`, of next questions a `link_id`."
+    )
+    verdict: Literal["accepted", "overridden"]
+    reason: Paragraph | None = None
+
+
+class FeedbackOut(BaseModel):
+    """A verdict as it stands; `version` counts how often the physician has given another."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: UUID
+    result_id: UUID
+    physician_id: UUID
+    item: str
+    verdict: Literal["accepted", "overridden"]
+    reason: str | None
+    created_at: datetime
+    updated_at: datetime
+    version: int

@@ -40,6 +40,7 @@ BODIES: dict[str, Any] = {
         "geometry": {"x": 0.5, "y": 0.5},
         "label": "lesion",
     },
+    "POST /v1/cases/{case_id}/ai-results/{result_id}/feedback": {"item": "level", "verdict": "accepted"},
     "PATCH /v1/cases/{case_id}": {"complaint": "Changed from outside."},
     "PATCH /v1/physicians/{physician_id}": {"available": False},
     "POST /v1/cases": {key: value for key, value in NEW_CASE.items() if key != "patient"},
@@ -63,6 +64,7 @@ async def globex(world: World) -> Globex:
     physician, registered = await clinic.physician()
     case = await clinic.queued(complaint=SENTINEL, patient=patient)
     ok(await clinic.coordinator.http.post(f"/v1/cases/{case['id']}/ai/triage", json={}))
+    results = ok(await clinic.coordinator.http.get(f"/v1/cases/{case['id']}/ai-results"))["items"]
     case = ok(await clinic.coordinator.http.get(f"/v1/cases/{case['id']}"))
     case = ok(await act(physician, case, "claim"))
     case = ok(await act(physician, case, "start"))
@@ -75,6 +77,7 @@ async def globex(world: World) -> Globex:
         {
             "case_id": case["id"],
             "image_id": image["id"],
+            "result_id": results[0]["id"],
             "patient_id": case["patient_id"],
             "physician_id": registered["id"],
             "report_id": report.json()["id"],

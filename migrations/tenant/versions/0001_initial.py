@@ -352,6 +352,27 @@ def upgrade() -> None:
     op.create_index(op.f("ix_ai_results_case_id"), "ai_results", ["case_id"], unique=False)
     op.create_index(op.f("ix_ai_results_input_hash"), "ai_results", ["input_hash"], unique=False)
     op.create_table(
+        "ai_feedback",
+        sa.Column("result_id", sa.Uuid(), nullable=False),
+        sa.Column("physician_id", sa.Uuid(), nullable=False),
+        sa.Column("item", sa.Text(), nullable=False),
+        sa.Column("verdict", sa.Text(), nullable=False),
+        sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.CheckConstraint("verdict IN ('accepted', 'overridden')", name=op.f("ck_ai_feedback_verdict")),
+        sa.ForeignKeyConstraint(
+            ["physician_id"], ["physicians.id"], name=op.f("fk_ai_feedback_physician_id")
+        ),
+        sa.ForeignKeyConstraint(["result_id"], ["ai_results.id"], name=op.f("fk_ai_feedback_result_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_ai_feedback")),
+        sa.UniqueConstraint(
+            "result_id", "physician_id", "item", name=op.f("uq_ai_feedback_result_id_physician_id_item")
+        ),
+    )
+    op.create_table(
         "assignments",
         sa.Column("case_id", sa.Uuid(), nullable=False),
         sa.Column("physician_id", sa.Uuid(), nullable=False),
