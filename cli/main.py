@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import clients, demo, doctor, migrate, quotas, reference, serve, sso, tenants, worker
+from cli import ai, clients, demo, doctor, migrate, quotas, reference, serve, sso, tenants, worker
 from cli.output import out
 
 app = typer.Typer(
@@ -19,6 +19,7 @@ app.add_typer(tenants.app, name="tenants")
 app.add_typer(quotas.app, name="quotas")
 app.add_typer(sso.app, name="sso")
 app.add_typer(clients.app, name="clients")
+app.add_typer(ai.app, name="ai")
 for command in (migrate.migrate, serve.serve, worker.worker, doctor.doctor, demo.demo):
     app.command()(command)
 app.command("reference-ai")(reference.reference_ai)

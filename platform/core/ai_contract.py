@@ -4,6 +4,21 @@ Five endpoints take one request shape, `POST /v1/{endpoint}`, and answer inside 
 client and the reference service both speak through these models. A request with an unknown member is refused;
 an unknown member of a response is ignored, so that the AI Service may grow. Every list, string and number is
 bounded, because neither side trusts the other. All texts are plain text.
+
+Rules of the exchange, beside the models:
+
+1. A valid request is answered with 200 and a body of `RESPONSES`, within the gateway's deadline, also where it has
+   no photographs; who cannot judge abstains.
+2. The answer is `application/json`, uncompressed, of at most `MAX_RESPONSE_BYTES`.
+3. The answer repeats `request_id`, and its `input_hash` is `input_hash(request)`: the same for the same content.
+4. `image-validity` judges every photograph of the request, once.
+5. The same `Idempotency-Key` with the same request gives the same answer (`latency_ms` aside); with another request
+   it is refused with 4xx.
+6. A photograph whose bytes do not have its `sha256` is refused with 422.
+7. An unknown member is refused with 422, and what is no request at all with 4xx, never 5xx.
+8. A service that needs a bearer token answers 401 without it.
+
+`clinic.ai.conformance` checks a service for all of these.
 """
 
 import hashlib

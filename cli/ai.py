@@ -1,0 +1,55 @@
+"""`dermadetect ai`: whether an AI Service keeps the contract."""
+
+from dataclasses import asdict
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+
+from cli.output import Json, show, tell
+from cli.run import FAILED, fail, run
+
+app = typer.Typer(no_args_is_help=True, help="Check an AI Service against the contract.")
+
+DEADLINE_S = 20.0
+
+
+@app.command()
+def check(
+    url: Annotated[str, typer.Argument(help="Base address of the service; the endpoints lie below /v1/.")],
+    token: Annotated[
+        str | None,
+        typer.Option(
+            envvar="DERMADETECT_AI_TOKEN",
+            help="Bearer token of the service. With one, calls without it must be refused.",
+        ),
+    ] = None,
+    deadline: Annotated[
+        float, typer.Option(min=0.1, max=600, help="Seconds each answer may take.")
+    ] = DEADLINE_S,
+    as_json: Json = False,
+) -> None:
+    """Ask an AI Service all five questions, and check each answer and each refusal against the contract.
+
+    Sends photographs made for the purpose. Exit code 1 when a check fails; each failure says what was wrong and
+    where the contract says so.
+
+      dermadetect ai check http://127.0.0.1:8900
+      dermadetect ai check https://ai.example --json | jq '.[] | select(.state != "pass")'
+    """
+    address = urlsplit(url)
+    if address.scheme not in ("http", "https") or not address.hostname or address.query or address.fragment:
+        raise typer.BadParameter("must be an http or https address", param_hint="URL")
+    from clinic.ai.conformance import check_service
+
+    findings = run(lambda: check_service(url, token, deadline))
+    show([asdict(finding) for finding in findings], as_json=as_json, title=f"Contract checks of {url}")
+    wrong = [finding for finding in findings if finding.state != "pass"]
+    if wrong:
+        endpoints = ", ".join(dict.fromkeys(finding.endpoint for finding in wrong))
+        fail(
+            "The contract is not kept",
+            f"{len(wrong)} of {len(findings)} checks did not pass: {endpoints}",
+            FAILED,
+        )
+    tell(f"All {len(findings)} checks passed.")

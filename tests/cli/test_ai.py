@@ -1,0 +1,31 @@
+"""`dermadetect ai check`."""
+
+import json
+
+from reference.ai.app import create_app
+from reference.ai.faults import Faults
+from tests.cli.conftest import Command
+from tests.fixtures.servers import serving
+
+
+def test_a_service_that_keeps_the_contract_is_0(command: Command, ai_url: str) -> None:
+    result = command.run("ai", "check", ai_url)
+    assert "image-validity" in result.stdout
+    assert "All 71 checks passed." in result.stderr
+
+
+def test_a_service_that_breaks_it_is_1_and_named(command: Command) -> None:
+    with serving(create_app(Faults(broken_schema=True), token="let-me-in")) as url:
+        result = command.run("ai", "check", url, "--json", code=1, ai_token="let-me-in")
+    findings = json.loads(result.stdout)
+    assert set(findings[0]) == {"endpoint", "check", "state", "detail", "rule"}
+    wrong = next(each for each in findings if each["check"] == "shape" and each["endpoint"] == "triage")
+    assert (wrong["state"], wrong["rule"]) == ("fail", "core/ai_contract.py, TriageResponse")
+    assert "level" in wrong["detail"]
+    assert result.stderr.startswith("The contract is not kept: ")
+    assert "let-me-in" not in result.output
+
+
+def test_what_is_no_address_is_wrong_usage(command: Command) -> None:
+    for url in ("localhost:8900", "ftp://ai.example", "http://", "https://ai.example/?x=1"):
+        command.run("ai", "check", url, code=2)
