@@ -14,6 +14,7 @@ from typing import Any
 
 import uvloop
 
+import benchmarks.metadata
 import benchmarks.request
 import benchmarks.session
 from benchmarks.measure import ROUNDS, WARM_UPS, Result
@@ -21,6 +22,7 @@ from benchmarks.measure import ROUNDS, WARM_UPS, Result
 BENCHMARKS: Mapping[str, Callable[[], Coroutine[Any, Any, list[Result]]]] = {
     "session": benchmarks.session.run,
     "request": benchmarks.request.run,
+    "metadata": benchmarks.metadata.run,
 }
 
 _HERE = Path(__file__).parent
@@ -34,6 +36,7 @@ _PACKAGES = (
     "uvicorn",
     "uvloop",
     "httptools",
+    "pillow",
 )
 
 
