@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request, Response
 
 from clinic.cases.errors import CaseNotFound, NotYourPart
+from clinic.cases.schemas import BodySite
 from clinic.content import RangeNotSatisfiable, send_blob
 from clinic.images import service
 from clinic.images.errors import (
@@ -24,7 +25,8 @@ from clinic.images.errors import (
     ImageUploadInterrupted,
     TooManyImages,
 )
-from clinic.images.schemas import ImageOut, ImageUpload, Variant
+from clinic.images.reception import REQUEST_BODY, receive_image
+from clinic.images.schemas import ImageOut, Variant, View
 from core.access import Principal, Session, requires
 from core.blobs import BlobNotFound, BlobStore, BlobStoreUnavailable, TenantBlobs
 from core.database import Database
@@ -73,26 +75,34 @@ _FILE: dict[int | str, dict[str, Any]] = {
         ImageUndecodable,
         BlobStoreUnavailable,
     ),
+    openapi_extra={"requestBody": REQUEST_BODY},
 )
 async def upload(
     case_id: UUID,
-    body: ImageUpload,
+    request: Request,
     response: Response,
     principal: Annotated[Principal, requires("cases:create")],
     database: Annotated[Database, part(Database)],
     store: Annotated[BlobStore, part(BlobStore)],
     jail: Annotated[Jail, part(Jail)],
     settings: Annotated[Settings, part(Settings)],
+    view: Annotated[
+        View | None, Query(description="Needed, and read, where the body is the file itself.")
+    ] = None,
+    body_site: Annotated[
+        BodySite | None, Query(description="Read where the body is the file itself.")
+    ] = None,
 ) -> ImageOut:
-    """JPEG or PNG. Metadata such as place and device is removed, pixels stay as they are. Sending the same
+    """JPEG or PNG: as the body itself, as the part `file` of a form, or as base64 in JSON. Metadata such as place and device is removed, pixels stay as they are. Sending the same
     photograph again is safe: it gives the image there is."""
+    sent = await receive_image(request, view=view, body_site=body_site, max_bytes=settings.max_image_bytes)
     image, created = await service.upload_image(
         database,
         TenantBlobs(store, principal.tenant.container),
         jail,
         principal,
         case_id,
-        body,
+        sent,
         max_bytes=settings.max_image_bytes,
         max_pixels=settings.max_image_pixels,
     )

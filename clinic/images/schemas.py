@@ -13,7 +13,14 @@ View = Literal["overview", "close_up", "dermoscopy"]
 Variant = Literal["original", "display", "thumbnail"]
 
 
-class ImageUpload(Sent):
+class ImageFields(Sent):
+    """What is said of a photograph to be added to a case."""
+
+    view: View
+    body_site: BodySite | None = None
+
+
+class ImageUpload(ImageFields):
     """A photograph to be added to a case: `data` is the file in base64 (RFC 4648, 4: padded, no line breaks)."""
 
     model_config = ConfigDict(
@@ -29,8 +36,6 @@ class ImageUpload(Sent):
 
     data: Annotated[str, StringConstraints(min_length=1)]
     media_type: Literal["image/jpeg", "image/png"]
-    view: View
-    body_site: BodySite | None = None
 
 
 class ImageOut(BaseModel):

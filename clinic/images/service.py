@@ -8,6 +8,7 @@ back for. No transaction is open while a blob is written or a picture decoded.
 import asyncio
 import base64
 import hashlib
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -26,7 +27,7 @@ from clinic.images.errors import (
 )
 from clinic.images.inspection import InspectedImage, inspect_image
 from clinic.images.models import Image
-from clinic.images.schemas import ImageUpload, Variant
+from clinic.images.schemas import Variant, View
 from core.access import Principal
 from core.ai_contract import MAX_IMAGES
 from core.blobs import TenantBlobs
@@ -36,9 +37,20 @@ from tenants.audit.service import audit
 
 VARIANTS: tuple[Variant, ...] = ("original", "display", "thumbnail")
 INSPECTION_S = 20.0
+_BASE64_PIECE = 1 << 20  # characters, a multiple of four
 
 # A reservation is left alone for so long; the bell rings when that is over, by the database's own clock.
 _RING = text("SELECT doorbell.ring('sweep-images', now() + interval '15 minutes')")
+
+
+@dataclass(frozen=True, slots=True)
+class SentImage:
+    """A file as it was sent, with the media type it was declared as, if any."""
+
+    data: bytes
+    media_type: str | None
+    view: View
+    body_site: str | None
 
 
 def decode_base64(data: str, max_bytes: int) -> bytes:
@@ -46,7 +58,11 @@ def decode_base64(data: str, max_bytes: int) -> bytes:
     if len(data) > (max_bytes + 2) // 3 * 4:
         raise ImageTooLarge(f"At most {max_bytes:,} bytes are accepted.")
     try:
-        return base64.b64decode(data, validate=True)
+        if data.find("=", 0, max(0, len(data) - 2)) >= 0:
+            raise ValueError("padding before the end")
+        # In pieces, because decoding holds Python's one lock: all at once would stop the event loop as well.
+        pieces = range(0, len(data), _BASE64_PIECE)
+        return b"".join(base64.b64decode(data[at : at + _BASE64_PIECE], validate=True) for at in pieces)
     except ValueError as error:
         raise ImageNotBase64(
             "`data` must be base64 with the standard alphabet and padding, without line breaks or a `data:` prefix."
@@ -54,7 +70,7 @@ def decode_base64(data: str, max_bytes: int) -> bytes:
 
 
 async def inspect(
-    jail: Jail, data: bytes, media_type: str, *, max_bytes: int, max_pixels: int
+    jail: Jail, data: bytes, media_type: str | None, *, max_bytes: int, max_pixels: int
 ) -> InspectedImage:
     """`inspect_image` in the jail. Raises what it raises, and `ImageUndecodable`."""
     try:
@@ -78,7 +94,7 @@ async def upload_image(
     jail: Jail,
     principal: Principal,
     case_id: UUID,
-    upload: ImageUpload,
+    upload: SentImage,
     *,
     max_bytes: int,
     max_pixels: int,
@@ -86,17 +102,18 @@ async def upload_image(
     """Add a photograph to the principal's own draft, or to a case that needs information.
 
     Returns the image and whether this call stored it: the same photograph again gives the same image. Raises
-    `CaseNotFound`, `NotYourPart`, `ImagesClosed`, `TooManyImages` and what `inspect` and `decode_base64` raise.
+    `CaseNotFound`, `NotYourPart`, `ImagesClosed`, `TooManyImages` and what `inspect` raises.
     """
-    data = await asyncio.to_thread(decode_base64, upload.data, max_bytes)
-    digest = hashlib.sha256(data).hexdigest()
+    digest = (await asyncio.to_thread(hashlib.sha256, upload.data)).hexdigest()
     async with database.tenant(principal.tenant) as session:
         await _require_changeable(session, principal, case_id, "draft", "needs_info")
         query = select(Image).where(Image.case_id == case_id, Image.upload_sha256 == digest)
         present = await session.scalar(query.where(Image.status == "stored").limit(1))
     if present is not None:
         return present, False
-    inspected = await inspect(jail, data, upload.media_type, max_bytes=max_bytes, max_pixels=max_pixels)
+    inspected = await inspect(
+        jail, upload.data, upload.media_type, max_bytes=max_bytes, max_pixels=max_pixels
+    )
     async with database.tenant(principal.tenant) as session:
         image = await _reserve(session, principal, case_id, upload, inspected)
     if image.status == "stored":
@@ -110,7 +127,7 @@ async def _reserve(
     session: TenantSession,
     principal: Principal,
     case_id: UUID,
-    upload: ImageUpload,
+    upload: SentImage,
     inspected: InspectedImage,
 ) -> Image:
     """The photograph's row: stored, reserved by an earlier attempt and now by this one, or new."""
