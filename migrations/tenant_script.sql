@@ -392,6 +392,7 @@ CREATE TABLE images (
     width INTEGER NOT NULL, 
     height INTEGER NOT NULL, 
     size INTEGER NOT NULL, 
+    stored_size INTEGER NOT NULL, 
     sha256 TEXT NOT NULL, 
     upload_sha256 TEXT NOT NULL, 
     display_sha256 TEXT NOT NULL, 
@@ -458,9 +459,19 @@ CREATE TABLE annotations (
 
 CREATE INDEX ix_annotations_case_id ON annotations (case_id);
 
+CREATE TABLE storage_use (
+    one BOOLEAN NOT NULL, 
+    used BIGINT NOT NULL, 
+    CONSTRAINT pk_storage_use PRIMARY KEY (one), 
+    CONSTRAINT ck_storage_use_one CHECK (one), 
+    CONSTRAINT ck_storage_use_used CHECK (used >= 0)
+);
+
 INSERT INTO specialties (id, code, label) VALUES ('01900000-0000-7000-8000-000000000001', 'dermatology', 'Dermatology'), ('01900000-0000-7000-8000-000000000002', 'paediatric-dermatology', 'Paediatric dermatology'), ('01900000-0000-7000-8000-000000000003', 'dermato-oncology', 'Dermato-oncology');
 
 INSERT INTO pools (id, code, name, kind) VALUES ('01900000-0000-7000-8000-000000000101', 'shared', 'Shared pool', 'shared');
+
+INSERT INTO storage_use (one, used) VALUES (true, 0);
 
 DO $$
 DECLARE tenant text := quote_ident(current_schema());

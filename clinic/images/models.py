@@ -13,6 +13,7 @@ from core.models import Row, TenantBase
 class Image(Row, TenantBase):
     """`reserved` until its three blobs (`original`, `display`, `thumbnail` under `prefix`) are stored.
 
+    `size` is in bytes of the stored original, `stored_size` of all three blobs, as the storage quota counts them.
     `sha256` is of the stored original, `upload_sha256` of the bytes as sent; width and height are of the
     upright picture, in pixels.
     """
@@ -30,6 +31,7 @@ class Image(Row, TenantBase):
     width: Mapped[int]
     height: Mapped[int]
     size: Mapped[int]
+    stored_size: Mapped[int]
     sha256: Mapped[str]
     upload_sha256: Mapped[str]
     display_sha256: Mapped[str]

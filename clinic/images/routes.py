@@ -35,6 +35,8 @@ from core.pagination import BadCursor, Page, Paged
 from core.parts import part
 from core.problems import Forbidden, Unauthenticated, responses
 from core.settings import Settings
+from tenants.directory.cache import Directory
+from tenants.plans.errors import QuotaExceeded
 
 router = APIRouter(tags=["images"])
 
@@ -62,6 +64,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
         CaseNotFound,
         ImagesClosed,
         TooManyImages,
+        QuotaExceeded,
         ImageUploadInterrupted,
         ImageTooLarge,
         ImageTypeUnsupported,
@@ -86,6 +89,7 @@ async def upload(
     store: Annotated[BlobStore, part(BlobStore)],
     jail: Annotated[Jail, part(Jail)],
     settings: Annotated[Settings, part(Settings)],
+    directory: Annotated[Directory, part(Directory)],
     view: Annotated[
         View | None, Query(description="Needed, and read, where the body is the file itself.")
     ] = None,
@@ -96,6 +100,8 @@ async def upload(
     """JPEG or PNG: as the body itself, as the part `file` of a form, or as base64 in JSON. Metadata such as place and device is removed, pixels stay as they are. Sending the same
     photograph again is safe: it gives the image there is."""
     sent = await receive_image(request, view=view, body_site=body_site, max_bytes=settings.max_image_bytes)
+    tenant = directory.by_key(principal.tenant.key)
+    assert tenant is not None  # routing found the request's tenant there
     image, created = await service.upload_image(
         database,
         TenantBlobs(store, principal.tenant.container),
@@ -105,6 +111,7 @@ async def upload(
         sent,
         max_bytes=settings.max_image_bytes,
         max_pixels=settings.max_image_pixels,
+        storage_limit=tenant.limits["storage_bytes"],
     )
     response.headers["Location"] = f"/v1/cases/{case_id}/images/{image.id}"
     if not created:

@@ -34,6 +34,7 @@ from core.blobs import TenantBlobs
 from core.database import Database, TenantSession
 from core.jail import Jail, JailCrash, JailTimeout
 from tenants.audit.service import audit
+from tenants.plans import storage
 
 VARIANTS: tuple[Variant, ...] = ("original", "display", "thumbnail")
 INSPECTION_S = 20.0
@@ -98,11 +99,12 @@ async def upload_image(
     *,
     max_bytes: int,
     max_pixels: int,
+    storage_limit: int,
 ) -> tuple[Image, bool]:
     """Add a photograph to the principal's own draft, or to a case that needs information.
 
     Returns the image and whether this call stored it: the same photograph again gives the same image. Raises
-    `CaseNotFound`, `NotYourPart`, `ImagesClosed`, `TooManyImages` and what `inspect` raises.
+    `CaseNotFound`, `NotYourPart`, `ImagesClosed`, `TooManyImages`, `QuotaExceeded` and what `inspect` raises.
     """
     digest = (await asyncio.to_thread(hashlib.sha256, upload.data)).hexdigest()
     async with database.tenant(principal.tenant) as session:
@@ -115,7 +117,7 @@ async def upload_image(
         jail, upload.data, upload.media_type, max_bytes=max_bytes, max_pixels=max_pixels
     )
     async with database.tenant(principal.tenant) as session:
-        image = await _reserve(session, principal, case_id, upload, inspected)
+        image = await _reserve(session, principal, case_id, upload, inspected, storage_limit)
     if image.status == "stored":
         return image, False
     await _store(blobs, image, inspected)
@@ -129,11 +131,14 @@ async def _reserve(
     case_id: UUID,
     upload: SentImage,
     inspected: InspectedImage,
+    storage_limit: int,
 ) -> Image:
     """The photograph's row: stored, reserved by an earlier attempt and now by this one, or new."""
     # The case's lock orders attempts with the same photograph, and decides whether the case still takes one.
     await _require_changeable(session, principal, case_id, "draft", "needs_info", lock=True)
     display_sha256 = hashlib.sha256(inspected.display).hexdigest()
+    stored_size = len(inspected.original) + len(inspected.display) + len(inspected.thumbnail)
+    growth = stored_size
     image = await session.scalar(
         select(Image).where(Image.case_id == case_id, Image.sha256 == inspected.sha256).with_for_update()
     )
@@ -149,6 +154,7 @@ async def _reserve(
             width=inspected.height if turned else inspected.width,
             height=inspected.width if turned else inspected.height,
             size=len(inspected.original),
+            stored_size=stored_size,
             sha256=inspected.sha256,
             upload_sha256=inspected.upload_sha256,
             display_sha256=display_sha256,
@@ -159,11 +165,13 @@ async def _reserve(
         )
         session.add(image)
     elif image.status == "reserved":
-        image.display_sha256 = display_sha256  # another version of ours may compress differently
+        growth -= image.stored_size  # another version of ours may compress differently
+        image.stored_size, image.display_sha256 = stored_size, display_sha256
         image.version += 1  # renews `updated_at`, so that the sweeper leaves this attempt its time
     if image.status != "stored":
         await session.flush()
         await session.execute(_RING)
+        await storage.take(session, growth, storage_limit)
     return image
 
 
@@ -238,6 +246,7 @@ async def delete_image(
         image = await get_image(session, principal, case_id, image_id)
         await session.delete(image)
         audit(session, principal, "image.delete", image.id, case_id=str(case_id))
+        await storage.add(session, -image.stored_size)
     for variant in VARIANTS:
         await blobs.delete(f"{image.prefix}/{variant}")
 

@@ -23,6 +23,7 @@ from core.blobs import BlobNotFound, BlobStore, TenantBlobs
 from core.clock import utcnow
 from core.database import Database, TenantScope
 from tenants.audit.service import audit
+from tenants.plans import storage
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ async def settle_reservations(database: Database, store: BlobStore, tenant: Tena
                 await session.delete(present)
             outcome = "finished" if finish else "removed"
             audit(session, None, f"{kind.__name__.lower()}.{outcome}", row.id, case_id=str(row.case_id))
+            if isinstance(present, Image) and not finish:
+                await storage.add(session, -present.stored_size)
         counts[outcome] += 1
         if not finish:
             for name in _names(row):

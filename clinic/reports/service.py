@@ -37,6 +37,7 @@ from core.jail import Jail, JailCrash, JailTimeout
 from tenants.audit.service import audit
 from tenants.directory.cache import TenantRecord
 from tenants.directory.models import Tenant
+from tenants.plans import storage
 
 RENDERING_S = 30.0
 JWS_TYPE = "dermadetect-report+jws"
@@ -99,6 +100,8 @@ async def issue_report(
             raise ReportInterrupted("It was cleared away while it was being stored; ask again.")
         stored.status, stored.sha256, stored.size, stored.signature = "stored", sha256, len(pdf), signature
         audit(session, principal, "report.issue", report.id, case_id=str(case_id), locale=report.locale)
+        # Counted, and never refused: a full store must not withhold what a physician answered.
+        await storage.add(session, len(pdf))
     return stored, True
 
 

@@ -4,7 +4,7 @@ from core.problems import Invalid, NotFound, Problem
 
 
 class QuotaExceeded(Problem):
-    """Extra members: `metric`, `limit`, `resets_at`."""
+    """Extra members: `metric`, `limit`, and for monthly quotas `resets_at`."""
 
     status, slug, title = 429, "quota-exceeded", "The plan's quota is used up"
 

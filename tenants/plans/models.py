@@ -7,7 +7,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.models import ControlBase, Row
+from core.models import ControlBase, Row, TenantBase
 
 MONTHLY = ("requests", "ai_calls")
 METRICS = (*MONTHLY, "storage_bytes", "seats", "requests_per_minute_user", "requests_per_minute_tenant")
@@ -46,3 +46,13 @@ class Usage(ControlBase):
     metric: Mapped[str] = mapped_column(primary_key=True)
     month: Mapped[date] = mapped_column(primary_key=True)
     used: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class StorageUse(TenantBase):
+    """The one row that says how many bytes of photographs and reports the tenant has, reserved ones included."""
+
+    __tablename__ = "storage_use"
+    __table_args__ = (CheckConstraint("one", name="one"), CheckConstraint("used >= 0", name="used"))
+
+    one: Mapped[bool] = mapped_column(primary_key=True)
+    used: Mapped[int] = mapped_column(BigInteger)

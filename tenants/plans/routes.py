@@ -4,9 +4,9 @@ from typing import Annotated
 
 from fastapi import APIRouter
 
-from core.access import Control, Principal, Tenant, requires
+from core.access import Control, Principal, Session, Tenant, requires
 from core.problems import Forbidden, Unauthenticated, responses
-from tenants.plans import service
+from tenants.plans import service, storage
 from tenants.plans.schemas import QuotaOut, UsageOut
 
 router = APIRouter(tags=["plan"])
@@ -21,11 +21,13 @@ router = APIRouter(tags=["plan"])
 async def show_usage(
     tenant: Tenant,
     control: Control,
+    session: Session,
     principal: Annotated[Principal, requires("usage:read", never_refused=True)],
 ) -> UsageOut:
     row = await service.tenant_of(control, tenant)
+    quotas = await service.list_quotas(control, row, await storage.used(session))
     return UsageOut(
         plan=row.plan,
-        quotas=[QuotaOut(**vars(quota)) for quota in await service.list_quotas(control, row)],
+        quotas=[QuotaOut(**vars(quota)) for quota in quotas],
         resets_at=service.next_reset(service.this_month()),
     )

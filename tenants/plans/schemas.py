@@ -9,7 +9,9 @@ class QuotaOut(BaseModel):
     metric: str
     limit: int
     source: str = Field(description="`plan`, or `override` for this tenant alone.")
-    used: int | None = Field(description="This month; null for what is not counted monthly.")
+    used: int | None = Field(
+        description="This month, or for `storage_bytes` now; null for what is not counted."
+    )
 
 
 class UsageOut(BaseModel):

@@ -17,7 +17,7 @@ from tenants.plans.models import METRICS, MONTHLY, Plan, QuotaOverride, Usage
 
 @dataclass(frozen=True)
 class Quota:
-    """One limit of a tenant. `used` counts this month and is None for what is not counted monthly."""
+    """One limit of a tenant. `used` counts this month, or is what is stored now; None for what is not counted."""
 
     metric: str
     limit: int
@@ -73,25 +73,26 @@ async def tenant_of(session: ControlSession, scope: TenantScope) -> Tenant:
     return (await session.scalars(select(Tenant).where(Tenant.key == scope.key))).one()
 
 
-async def list_quotas(session: ControlSession, tenant: Tenant) -> list[Quota]:
-    """Every limit of a tenant, with this month's use."""
+async def list_quotas(session: ControlSession, tenant: Tenant, stored: int | None = None) -> list[Quota]:
+    """Every limit of a tenant, with this month's use and the bytes `stored`, which its own schema knows."""
     plan = await get_plan(session, tenant.plan)
     overrides = {
         row.metric: row.limit
         for row in await session.scalars(select(QuotaOverride).where(QuotaOverride.tenant_id == tenant.id))
     }
-    used = {
+    used: dict[str, int | None] = {
         row.metric: row.used
         for row in await session.scalars(
             select(Usage).where(Usage.tenant_id == tenant.id, Usage.month == this_month())
         )
     }
+    used = dict.fromkeys(MONTHLY, 0) | used | {"storage_bytes": stored}
     return [
         Quota(
             metric=metric,
             limit=overrides.get(metric, plan.limits[metric]),
             source="override" if metric in overrides else "plan",
-            used=used.get(metric, 0) if metric in MONTHLY else None,
+            used=used.get(metric),
         )
         for metric in METRICS
     ]

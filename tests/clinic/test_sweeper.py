@@ -44,6 +44,7 @@ class Ward:
             width=1,
             height=1,
             size=8,
+            stored_size=0,
             sha256=hashlib.sha256(CONTENT["original"]).hexdigest(),
             upload_sha256="",
             display_sha256=hashlib.sha256(CONTENT["display"]).hexdigest(),

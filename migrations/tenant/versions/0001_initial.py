@@ -447,6 +447,7 @@ def upgrade() -> None:
         sa.Column("width", sa.Integer(), nullable=False),
         sa.Column("height", sa.Integer(), nullable=False),
         sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("stored_size", sa.Integer(), nullable=False),
         sa.Column("sha256", sa.Text(), nullable=False),
         sa.Column("upload_sha256", sa.Text(), nullable=False),
         sa.Column("display_sha256", sa.Text(), nullable=False),
@@ -513,6 +514,14 @@ def upgrade() -> None:
         sa.UniqueConstraint("supersedes", name=op.f("uq_annotations_supersedes")),
     )
     op.create_index(op.f("ix_annotations_case_id"), "annotations", ["case_id"], unique=False)
+    op.create_table(
+        "storage_use",
+        sa.Column("one", sa.Boolean(), nullable=False),
+        sa.Column("used", sa.BigInteger(), nullable=False),
+        sa.CheckConstraint("one", name=op.f("ck_storage_use_one")),
+        sa.CheckConstraint("used >= 0", name=op.f("ck_storage_use_used")),
+        sa.PrimaryKeyConstraint("one", name=op.f("pk_storage_use")),
+    )
     op.execute(
         "INSERT INTO specialties (id, code, label) VALUES "
         + ", ".join(f"('{id}', '{code}', '{label}')" for id, code, label in SPECIALTIES)
@@ -521,4 +530,5 @@ def upgrade() -> None:
         "INSERT INTO pools (id, code, name, kind) VALUES "
         "('01900000-0000-7000-8000-000000000101', 'shared', 'Shared pool', 'shared')"
     )
+    op.execute("INSERT INTO storage_use (one, used) VALUES (true, 0)")
     op.execute(RIGHTS)
