@@ -17,7 +17,7 @@ class UnexpectedAnswer(Exception):
 class _Client(asyncio.Protocol):
     """One keep-alive connection (HTTP/1.1) that sends its request again as soon as it is answered."""
 
-    def __init__(self, request: bytes, body_length: int, until: float) -> None:
+    def __init__(self, request: bytes, body_length: int | None, until: float) -> None:
         self._request = request
         self._body_length = body_length
         self._until = until
@@ -38,11 +38,11 @@ class _Client(asyncio.Protocol):
         if (
             not self._received.startswith(b"HTTP/1.1 200 ")
             or length is None
-            or int(length[1]) != self._body_length
+            or self._body_length not in (None, int(length[1]))
         ):
             self._end(UnexpectedAnswer(self._received[:2000].decode(errors="replace")))
             return
-        if len(self._received) < head_end + 4 + self._body_length:
+        if len(self._received) < head_end + 4 + int(length[1]):
             return
         self._received = b""
         self.answered += 1
@@ -70,9 +70,17 @@ def get_request(path: str, host: str, **headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-async def load(port: int, requests: Sequence[tuple[bytes, int]], *, seconds: float) -> float:
+def post_request(path: str, host: str, body: bytes, **headers: str) -> bytes:
+    """The bytes of a POST request with a JSON body."""
+    head = [f"POST {path} HTTP/1.1", f"Host: {host}", "Accept: application/json"]
+    head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    head += [f"{name}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*head, "", ""]).encode() + body
+
+
+async def load(port: int, requests: Sequence[tuple[bytes, int | None]], *, seconds: float) -> float:
     """Answers per second of the server on `port`, with one connection for each of `requests` (the bytes to send,
-    and the length of the body that must come back). Raises `UnexpectedAnswer`, `TimeoutError`, `OSError`."""
+    and the length of the body that must come back, None for any). Raises `UnexpectedAnswer`, `TimeoutError`, `OSError`."""
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
     clients = []

@@ -6,54 +6,22 @@ The baseline (`benchmarks/bare.py`) has none of these and reads one of the 32 ca
 the same PostgreSQL with the same pool. Status and length of every answer are checked.
 """
 
-import os
-import socket
-import subprocess
-import sys
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import httpx
 
 from benchmarks.load import get_request, load
 from benchmarks.measure import Result, compare, medians
+from benchmarks.serve import serving
 from benchmarks.stage import Stage, Visitor, open_stage
 
 CLIENTS = 32
 SECONDS = 1.0
 _START_S = 30.0
-_STOP_S = 10.0
 
 
-@contextmanager
-def _serving(which: str, environment: dict[str, str], log: Path) -> Iterator[int]:
-    """A server in a process of its own; yields its port. It is stopped at the end, whatever happened."""
-    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening, log.open("wb") as written:
-        port: int = listening.getsockname()[1]
-        process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.serve", which, str(listening.fileno())],
-            env=os.environ | environment,
-            pass_fds=[listening.fileno()],
-            stdin=subprocess.PIPE,
-            stdout=written,
-            stderr=written,
-        )
-    try:
-        yield port
-    except Exception as error:
-        error.add_note(f"{which} said: {log.read_text(errors='replace')[-2000:]}")
-        raise
-    finally:
-        try:
-            process.communicate(timeout=_STOP_S)  # ends its input, and so the server
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
-def _environment(stage: Stage, bare_reads: Visitor) -> dict[str, str]:
+def environment_of(stage: Stage, bare_reads: Visitor) -> dict[str, str]:
     """The settings of both servers, as an operator would give them."""
     settings = stage.settings
     assert settings.master_key
@@ -84,10 +52,10 @@ async def run() -> list[Result]:
     async with open_stage() as stage:
         visitors = [await stage.visitor(f"tenant{number}") for number in range(CLIENTS)]
         first = visitors[0]
-        environment = _environment(stage, first)
+        environment = environment_of(stage, first)
         with (
-            _serving("gateway", environment, stage.directory / "gateway.log") as gateway,
-            _serving("bare", environment, stage.directory / "bare.log") as bare,
+            serving("gateway", environment, stage.directory / "gateway.log") as gateway,
+            serving("bare", environment, stage.directory / "bare.log") as bare,
         ):
             ours = []
             for visitor in visitors:

@@ -14,6 +14,7 @@ from typing import Any
 
 import uvloop
 
+import benchmarks.ai_proxy
 import benchmarks.metadata
 import benchmarks.request
 import benchmarks.session
@@ -23,6 +24,7 @@ BENCHMARKS: Mapping[str, Callable[[], Coroutine[Any, Any, list[Result]]]] = {
     "session": benchmarks.session.run,
     "request": benchmarks.request.run,
     "metadata": benchmarks.metadata.run,
+    "ai-proxy": benchmarks.ai_proxy.run,
 }
 
 _HERE = Path(__file__).parent
@@ -36,6 +38,7 @@ _PACKAGES = (
     "uvicorn",
     "uvloop",
     "httptools",
+    "httpx",
     "pillow",
 )
 

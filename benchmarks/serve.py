@@ -1,23 +1,73 @@
-"""A server of the request benchmark in a process of its own: `python -m benchmarks.serve gateway|bare SOCKET`.
+"""A server of a benchmark in a process of its own: `python -m benchmarks.serve gateway|bare|bare-ai|ai SOCKET`.
 
-SOCKET is the number of an inherited listening socket. Both are served by the same uvicorn with the same settings;
+SOCKET is the number of an inherited listening socket. All are served by the same uvicorn with the same settings;
 everything else comes from the environment. The server ends when its standard input does, which the kernel sees to
 however the benchmark went.
 """
 
 import os
 import socket
+import subprocess
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 import uvicorn
 from fastapi import FastAPI
+
+_STOP_S = 10.0
+
+
+@contextmanager
+def serving(which: str, environment: dict[str, str], log: Path) -> Iterator[int]:
+    """A server in a process of its own; yields its port. It is stopped at the end, whatever happened."""
+    with socket.create_server(("127.0.0.1", 0), backlog=256) as listening, log.open("wb") as written:
+        port: int = listening.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.serve", which, str(listening.fileno())],
+            env=os.environ | environment,
+            pass_fds=[listening.fileno()],
+            stdin=subprocess.PIPE,
+            stdout=written,
+            stderr=written,
+        )
+    try:
+        yield port
+    except Exception as error:
+        error.add_note(f"{which} said: {log.read_text(errors='replace')[-2000:]}")
+        raise
+    finally:
+        try:
+            process.communicate(timeout=_STOP_S)  # ends its input, and so the server
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _gateway() -> FastAPI:
     from cli.serve import make_app
 
     return make_app()
+
+
+def _ai() -> FastAPI:
+    from reference.ai.app import create_app
+
+    return create_app()
+
+
+def _bare_ai() -> FastAPI:
+    from benchmarks.bare_ai import create_app
+
+    return create_app(
+        os.environ["BARE_DATABASE_URL"],
+        os.environ["DERMADETECT_AI_URL"],
+        pool_size=int(os.environ["DERMADETECT_DATABASE_POOL_SIZE"]),
+        role=os.environ["BARE_ROLE"],
+        search_path=os.environ["BARE_SEARCH_PATH"],
+    )
 
 
 def _bare() -> FastAPI:
@@ -32,7 +82,7 @@ def _bare() -> FastAPI:
 
 
 def main(which: str, number: str) -> None:
-    app = {"gateway": _gateway, "bare": _bare}[which]()
+    app = {"gateway": _gateway, "bare": _bare, "bare-ai": _bare_ai, "ai": _ai}[which]()
     # uvicorn's own access log would come on top of the gateway's; the bare application goes without any.
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
 
