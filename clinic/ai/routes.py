@@ -7,7 +7,6 @@ from uuid import UUID
 from fastapi import APIRouter, Body, Depends, Request
 
 from clinic.ai import feedback, service
-from clinic.ai.client import AiClient
 from clinic.ai.errors import (
     AiAnswerInvalid,
     AiBusy,
@@ -32,16 +31,10 @@ from clinic.images.errors import (
 )
 from core.access import Principal, Session, requires
 from core.ai_contract import RESPONSES, AiEndpoint, AiResponse
-from core.blobs import BlobNotFound, BlobStore, BlobStoreUnavailable
-from core.database import Database
+from core.blobs import BlobNotFound, BlobStoreUnavailable
 from core.idempotency import Idempotency, KeyInFlight, KeyReused
-from core.jail import Jail
 from core.pagination import BadCursor, Page, Paged
-from core.parts import Parts
 from core.problems import Forbidden, Unauthenticated, responses
-from core.settings import Settings
-from tenants.directory.cache import Directory
-from tenants.plans.counter import UsageCounter
 from tenants.plans.errors import QuotaExceeded
 
 router = APIRouter(tags=["ai"])
@@ -75,30 +68,14 @@ _REFUSED_IMAGES = (
 )
 
 
-def _asking(principal: Principal, parts: Parts) -> Asking:
-    settings = parts[Settings]
-    tenant = parts[Directory].by_key(principal.tenant.key)
-    assert tenant is not None  # routing found the request's tenant there
-    return Asking(
-        principal=principal,
-        tenant=tenant,
-        database=parts[Database],
-        client=parts[AiClient],
-        counter=parts[UsageCounter],
-        store=parts[BlobStore],  # type: ignore[type-abstract]  # a port, held under its own name
-        jail=parts[Jail],
-        max_image_bytes=settings.max_image_bytes,
-        max_image_pixels=settings.max_image_pixels,
-    )
-
-
 def _ask(endpoint: AiEndpoint) -> Callable[..., Awaitable[AiResponse]]:
     async def ask(
         question: Question,
         request: Request,
         principal: Annotated[Principal, requires("ai:use", never_refused=endpoint in NEVER_REFUSED)],
     ) -> AiResponse:
-        return await service.ask(_asking(principal, request.app.state.parts), endpoint, question)
+        asking = Asking.of(request.app.state.parts, principal.tenant)
+        return await service.ask(asking, principal, endpoint, question)
 
     return ask
 
@@ -110,8 +87,8 @@ def _ask_about_case(endpoint: AiEndpoint) -> Callable[..., Awaitable[AiResponse]
         principal: Annotated[Principal, requires("ai:use", never_refused=endpoint in NEVER_REFUSED)],
         question: Annotated[CaseQuestion, Body()] = CaseQuestion(),
     ) -> AiResponse:
-        asking = _asking(principal, request.app.state.parts)
-        return await service.ask_about_case(asking, endpoint, case_id, question)
+        asking = Asking.of(request.app.state.parts, principal.tenant)
+        return await service.ask_about_case(asking, principal, endpoint, case_id, question)
 
     return ask_about_case
 

@@ -7,6 +7,7 @@ photographs are the copies that were freed of their metadata.
 import asyncio
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
@@ -40,8 +41,10 @@ from core.clock import utcnow
 from core.database import Database, TenantScope, TenantSession
 from core.ids import new_id
 from core.jail import Jail
+from core.parts import Parts
+from core.settings import Settings
 from tenants.audit.service import audit
-from tenants.directory.cache import TenantRecord
+from tenants.directory.cache import Directory, TenantRecord
 from tenants.plans.counter import UsageCounter
 from tenants.plans.errors import QuotaExceeded
 
@@ -53,9 +56,8 @@ _ROOM_FOR_IMAGES = MAX_REQUEST_BYTES - 1024**2  # what is left of a request for 
 
 @dataclass(frozen=True)
 class Asking:
-    """What the verbs of this file work with, for one request."""
+    """What asking on behalf of one tenant takes."""
 
-    principal: Principal
     tenant: TenantRecord
     database: Database
     client: AiClient
@@ -65,8 +67,34 @@ class Asking:
     max_image_bytes: int
     max_image_pixels: int
 
+    @classmethod
+    def of(cls, parts: Parts, scope: TenantScope) -> "Asking":
+        """With these parts, for a tenant that the directory knows."""
+        settings = parts[Settings]
+        tenant = parts[Directory].by_key(scope.key)
+        assert tenant is not None  # who got as far as this has found the tenant there
+        return cls(
+            tenant=tenant,
+            database=parts[Database],
+            client=parts[AiClient],
+            counter=parts[UsageCounter],
+            store=parts[BlobStore],  # type: ignore[type-abstract]  # a port, held under its own name
+            jail=parts[Jail],
+            max_image_bytes=settings.max_image_bytes,
+            max_image_pixels=settings.max_image_pixels,
+        )
 
-async def ask(asking: Asking, endpoint: AiEndpoint, question: Question) -> AiResponse:
+
+@dataclass(frozen=True)
+class Subject:
+    """What a question about a case is made of."""
+
+    case: Case
+    patient: Patient
+    images: Sequence[Image]
+
+
+async def ask(asking: Asking, principal: Principal, endpoint: AiEndpoint, question: Question) -> AiResponse:
     """Ask without a case; the answer is kept. Raises `QuotaExceeded`, what `AiClient.ask` raises, and what
     `clinic.images` raises for a photograph it refuses."""
     request_id = str(new_id())
@@ -79,14 +107,15 @@ async def ask(asking: Asking, endpoint: AiEndpoint, question: Question) -> AiRes
         context=question.context,
         answers=question.answers,
     )
-    reply = await _counted(asking, endpoint, request)
+    await count(asking, endpoint)
+    reply = await asking.client.ask(asking.tenant.scope, endpoint, request)
     async with asking.database.tenant(asking.tenant.scope) as session:
-        _keep(session, asking.principal, endpoint, request, reply, case_id=None)
+        keep(session, principal, endpoint, request, reply, case_id=None)
     return reply.response
 
 
 async def ask_about_case(
-    asking: Asking, endpoint: AiEndpoint, case_id: UUID, question: CaseQuestion
+    asking: Asking, principal: Principal, endpoint: AiEndpoint, case_id: UUID, question: CaseQuestion
 ) -> AiResponse:
     """Ask about a case and its photographs; the answer is kept, and red flags mark an emergency.
 
@@ -94,38 +123,51 @@ async def ask_about_case(
     """
     tenant = asking.tenant.scope
     async with asking.database.tenant(tenant) as session:
-        case, _ = await find_case(session, asking.principal, case_id)
-        patient = await session.get_one(Patient, case.patient_id)
-        images = (
-            await session.scalars(
-                select(Image)
-                .where(Image.case_id == case_id, Image.status == "stored")
-                .order_by(Image.id)
-                .limit(MAX_IMAGES)
-            )
-        ).all()
-    blobs = TenantBlobs(asking.store, tenant.container)
-    request = AiRequest(
-        request_id=str(new_id()),
-        case_ref=pseudonym(tenant, case.id),
+        case, _ = await find_case(session, principal, case_id)
+        subject = await gather(session, case)
+    request = await request_about(asking, subject, str(new_id()), question)
+    await count(asking, endpoint)
+    reply = await asking.client.ask(tenant, endpoint, request)
+    async with asking.database.tenant(tenant) as session:
+        keep(session, principal, endpoint, request, reply, case_id)
+        if isinstance(reply.response, RedFlagsResponse) and reply.response.emergency:
+            await mark_emergency(session, principal, case_id)
+    return reply.response
+
+
+async def gather(session: TenantSession, case: Case) -> Subject:
+    """What a question about this case is made of."""
+    patient = await session.get_one(Patient, case.patient_id)
+    images = await session.scalars(
+        select(Image)
+        .where(Image.case_id == case.id, Image.status == "stored")
+        .order_by(Image.id)
+        .limit(MAX_IMAGES)
+    )
+    return Subject(case, patient, images.all())
+
+
+async def request_about(
+    asking: Asking, subject: Subject, request_id: str, question: CaseQuestion
+) -> AiRequest:
+    """The question as the contract has it, with the photographs. Raises `AiInputRejected`, `BlobNotFound` and
+    `BlobStoreUnavailable`."""
+    case, blobs = subject.case, TenantBlobs(asking.store, asking.tenant.scope.container)
+    return AiRequest(
+        request_id=request_id,
+        case_ref=pseudonym(asking.tenant.scope, case.id),
         locale=case.locale,
         model_version=question.model_version,
-        images=_bounded([await _display_copy(blobs, image, case.body_site) for image in images]),
+        images=_bounded([await _display_copy(blobs, image, case.body_site) for image in subject.images]),
         context=AiContext(
-            age_years=max(0, utcnow().year - patient.birth_year),
-            sex=patient.sex,
+            age_years=max(0, utcnow().year - subject.patient.birth_year),
+            sex=subject.patient.sex,
             fitzpatrick=case.fitzpatrick,
             duration_days=case.duration_days,
             symptoms=case.symptoms,
         ),
         answers=question.answers,
     )
-    reply = await _counted(asking, endpoint, request)
-    async with asking.database.tenant(tenant) as session:
-        _keep(session, asking.principal, endpoint, request, reply, case_id)
-        if isinstance(reply.response, RedFlagsResponse) and reply.response.emergency:
-            await _mark_emergency(session, asking.principal, case_id)
-    return reply.response
 
 
 async def list_results(
@@ -145,15 +187,15 @@ def pseudonym(tenant: TenantScope, subject: UUID | str) -> str:
     return hashlib.sha256(f"case_ref|{tenant.key}|{subject}".encode()).hexdigest()[:32]
 
 
-async def _counted(asking: Asking, endpoint: AiEndpoint, request: AiRequest) -> AiReply:
-    """Ask, and count it: not before everything that can be refused here has been."""
+async def count(asking: Asking, endpoint: AiEndpoint) -> None:
+    """Count a call that is about to be made: not before everything else that can be refused here has been.
+    Raises `QuotaExceeded`, save for what looks for emergencies."""
     try:
         await asking.counter.consume(asking.tenant, "ai_calls")
     except QuotaExceeded:
         if endpoint not in NEVER_REFUSED:
             raise
         await asking.counter.count_beyond(asking.tenant, "ai_calls")
-    return await asking.client.ask(asking.tenant.scope, endpoint, request)
 
 
 async def _inspected(asking: Asking, image: AskedImage) -> AiImage:
@@ -197,20 +239,21 @@ def _bounded(images: list[AiImage]) -> list[AiImage]:
     return images
 
 
-def _keep(
+def keep(
     session: TenantSession,
-    principal: Principal,
+    principal: Principal | None,
     endpoint: AiEndpoint,
     request: AiRequest,
     reply: AiReply,
     case_id: UUID | None,
 ) -> None:
+    """Keep an answer verbatim, with what it was asked about. No principal: the system asked."""
     response = reply.response
     result = AiResult(
         id=new_id(),
         case_id=case_id,
         endpoint=endpoint.value,
-        requested_by=principal.subject,
+        requested_by=principal.subject if principal else None,
         input_hash=response.input_hash,
         image_hashes=[image.sha256 for image in request.images],
         model_name=response.model.name,
@@ -222,7 +265,7 @@ def _keep(
     audit(session, principal, "ai.ask", case_id or result.id, endpoint=endpoint.value)
 
 
-async def _mark_emergency(session: TenantSession, principal: Principal, case_id: UUID) -> None:
+async def mark_emergency(session: TenantSession, principal: Principal | None, case_id: UUID) -> None:
     """Put a case in front of all others. Nothing that the AI Service says later takes it back."""
     case = await session.get_one(Case, case_id, with_for_update={"key_share": True})
     if case.emergency:

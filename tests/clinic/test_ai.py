@@ -125,7 +125,6 @@ async def test_what_the_ai_service_is_told_names_nobody(clinic: Clinic, world: W
     with serving(Starlette(routes=[Route("/v1/{endpoint}", listen, methods=["POST"])])) as url:
         client = AiClient(url, None, deadline_s=10)
         asking = Asking(
-            principal=principal,
             tenant=tenant,
             database=world.parts[Database],
             client=client,
@@ -135,7 +134,9 @@ async def test_what_the_ai_service_is_told_names_nobody(clinic: Clinic, world: W
             max_image_bytes=10**7,
             max_image_pixels=10**7,
         )
-        await service.ask_about_case(asking, AiEndpoint.DIAGNOSIS, UUID(case["id"]), CaseQuestion())
+        await service.ask_about_case(
+            asking, principal, AiEndpoint.DIAGNOSIS, UUID(case["id"]), CaseQuestion()
+        )
         exif = Picture.Exif()
         exif[0x010E] = "Ada Example at the lake"
         file = io.BytesIO()
@@ -143,7 +144,7 @@ async def test_what_the_ai_service_is_told_names_nobody(clinic: Clinic, world: W
         data = base64.b64encode(file.getvalue()).decode()
         image = AskedImage(image_id="1", data=data, media_type="image/jpeg")
         question = Question(images=[image])
-        await service.ask(asking, AiEndpoint.DIAGNOSIS, question)
+        await service.ask(asking, principal, AiEndpoint.DIAGNOSIS, question)
         await client.aclose()
 
     about_case, free = told
