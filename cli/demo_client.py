@@ -1,9 +1,11 @@
 """The demo's people: a browser that signs in, an app that calls the API, and a journal of every request."""
 
+import asyncio
 import base64
 import hashlib
 import secrets
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from http.cookiejar import CookieJar, DefaultCookiePolicy
@@ -14,6 +16,8 @@ import httpx
 from rich.text import Text
 
 from cli.output import err
+
+WAIT_S = 60
 
 
 class StepFailed(Exception):
@@ -103,17 +107,24 @@ class Person:
         path: str,
         *,
         expect: tuple[int, ...] = (200,),
+        until: Callable[[httpx.Response], bool] | None = None,
         origin: str | None = None,
         headers: dict[str, str] | None = None,
         json: Any = None,
         data: dict[str, str] | None = None,
         **ids: str,
     ) -> httpx.Response:
-        """Send a request to the `path` pattern filled with `ids`. Raises `StepFailed` for an unexpected status."""
+        """Send a request to the `path` pattern filled with `ids`; with `until`, again and again until an answer is as
+        wanted, which is one step. Raises `StepFailed` for an unexpected status, or if that takes too long."""
         url = (origin or self.origin) + path.format(**ids)
         started = time.perf_counter()
         try:
             answer = await self.http.request(method, url, headers=headers, json=json, data=data)
+            while until and answer.status_code in expect and not until(answer):
+                if time.perf_counter() - started > WAIT_S:
+                    raise StepFailed(f"{self.tenant}, {self.who}, {step}: not within {WAIT_S} s")
+                await asyncio.sleep(0.1)
+                answer = await self.http.request(method, url, headers=headers, json=json, data=data)
         except httpx.HTTPError as error:
             raise StepFailed(f"{self.tenant}, {self.who}, {step}: {type(error).__name__}") from error
         ms = round((time.perf_counter() - started) * 1000, 1)

@@ -85,7 +85,7 @@ async def main_job(journal: Journal, tenant: str, origin: str, photograph: bytes
         referrer = await person("referrer", "gp")
         case, image = await _hand_in(referrer, photograph)
         coordinator = await person("coordinator", "coordinator")
-        await _triage(coordinator, case)
+        await _queue(coordinator, case)
         physician, admin = await person("physician", "dermatologist"), await person("admin", "admin")
         await _register(physician, admin)
         await _answer(physician, case, image)
@@ -129,16 +129,19 @@ async def _hand_in(referrer: Person, photograph: bytes) -> tuple[_Case, str]:
     return case, added.json()["id"]
 
 
-async def _triage(coordinator: Person, case: _Case) -> None:
-    for step, question in (
-        ("ask AI: danger signs?", "red-flags"),
-        ("ask AI: how urgent?", "triage"),
-        ("ask AI: differential diagnosis?", "diagnosis"),
-    ):
-        await coordinator.call(step, "POST", f"/v1/cases/{{case}}/ai/{question}", case=case.id, json={})
+async def _queue(coordinator: Person, case: _Case) -> None:
+    """The AI Service is asked, and the case triaged, in the background, while the coordinator signs in."""
+    await coordinator.call(
+        "wait until AI has triaged it",
+        "GET",
+        "/v1/cases/{case}/ai-results",
+        case=case.id,
+        until=lambda answer: (
+            {"red-flags", "triage", "diagnosis"} <= {each["endpoint"] for each in answer.json()["items"]}
+        ),
+    )
+    await coordinator.call("see what happened to it", "GET", "/v1/cases/{case}/events", case=case.id)
     await case.look(coordinator, "look at the case")
-    reasons = ["Changed within weeks; AI opinion considered."]
-    await case.act(coordinator, "triage", "triage", {"level": "soon", "reasons": reasons})
     await case.act(coordinator, "queue for dermatology", "enqueue", {"specialty": "dermatology"})
 
 

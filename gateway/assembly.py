@@ -14,6 +14,8 @@ from auth.oauth.service import forget_finished
 from auth.saml.service import SignInJail, entity_id, forget_expired_assertions
 from auth.tokens.service import TokenVerifier
 from clinic.ai.client import AiClient
+from clinic.ai.pipeline import run_pipeline
+from clinic.ai.service import Asking
 from clinic.images.sweeper import settle_reservations, sweep_images
 from core.blobs import BlobStore, open_blob_store
 from core.crypto import MasterKey
@@ -35,6 +37,7 @@ RECURRING = {
     "sweep-images": timedelta(hours=1),
     "reconcile-images": timedelta(days=1),
     "tidy": timedelta(days=1),
+    "ai-pipeline": timedelta(hours=1),  # for what was submitted before an AI Service was configured
 }
 
 
@@ -165,6 +168,12 @@ async def tidy(database: Database, tenant: TenantScope) -> None:
         await forget_expired_assertions(session)
 
 
+async def ask_about_cases(parts: Parts, tenant: TenantScope) -> None:
+    """The handler of the doorbell kind `ai-pipeline`."""
+    await parts[Directory].fresh()  # a process that only works does not poll it
+    await run_pipeline(Asking.of(parts, tenant))
+
+
 def background_worker(parts: Parts) -> Worker:
     """The worker with every room's handlers."""
     store = parts[BlobStore]  # type: ignore[type-abstract]  # a port, held under its own name
@@ -172,6 +181,7 @@ def background_worker(parts: Parts) -> Worker:
         "sweep-images": partial(settle_reservations, parts[Database], store),
         "reconcile-images": partial(sweep_images, parts[Database], store),
         "tidy": partial(tidy, parts[Database]),
+        "ai-pipeline": partial(ask_about_cases, parts),
     }
     return Worker(
         parts[Database],

@@ -291,7 +291,7 @@ CREATE TABLE pool_members (
 CREATE TABLE ai_results (
     case_id UUID, 
     endpoint TEXT NOT NULL, 
-    requested_by UUID NOT NULL, 
+    requested_by UUID, 
     input_hash TEXT NOT NULL, 
     image_hashes TEXT[] NOT NULL, 
     model_name TEXT NOT NULL, 
@@ -309,6 +309,25 @@ CREATE TABLE ai_results (
 CREATE INDEX ix_ai_results_case_id ON ai_results (case_id);
 
 CREATE INDEX ix_ai_results_input_hash ON ai_results (input_hash);
+
+CREATE UNIQUE INDEX uq_ai_results_pipeline ON ai_results (case_id, endpoint, input_hash, model_name, model_version) WHERE requested_by IS NULL;
+
+CREATE TABLE ai_pipelines (
+    case_id UUID NOT NULL, 
+    due_at TIMESTAMP WITH TIME ZONE DEFAULT now(), 
+    attempts INTEGER DEFAULT '0' NOT NULL, 
+    remaining TEXT[] NOT NULL, 
+    outcomes JSONB NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_ai_pipelines PRIMARY KEY (id), 
+    CONSTRAINT fk_ai_pipelines_case_id FOREIGN KEY(case_id) REFERENCES cases (id), 
+    CONSTRAINT uq_ai_pipelines_case_id UNIQUE (case_id)
+);
+
+CREATE INDEX ix_ai_pipelines_due_at ON ai_pipelines (due_at) WHERE due_at IS NOT NULL;
 
 CREATE TABLE ai_feedback (
     result_id UUID NOT NULL, 

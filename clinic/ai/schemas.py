@@ -68,7 +68,7 @@ class AiResultOut(BaseModel):
     id: UUID
     created_at: datetime
     endpoint: AiEndpoint
-    requested_by: UUID
+    requested_by: UUID | None = Field(description="Null: asked by the pipeline after submission.")
     model_name: str
     model_version: str
     input_hash: str

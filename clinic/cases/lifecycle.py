@@ -5,18 +5,18 @@ allows it, and writes the event and the audit row in the same transaction. Claim
 All raise `CaseNotFound`, `NotYourPart`, `Stale` and `WrongStatus`.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, select, update
+from sqlalchemy import exists, select, text, update
 
-from clinic.ai.models import AiResult
+from clinic.ai.models import AiPipeline, AiResult
 from clinic.assignments.models import Assignment, Pool
 from clinic.cases.errors import ImageMissing, NoAiTriage, NotYourPart, UnknownPool
 from clinic.cases.models import LEVELS, Case, CaseEvent, Consent
 from clinic.cases.schemas import Answer, Placement, Submission, Triage
-from clinic.cases.transitions import DONE_BY, apply
+from clinic.cases.transitions import DONE_BY, OVER, apply
 from clinic.cases.visibility import find_case
 from clinic.images.models import Image
 from clinic.physicians.service import check_specialties
@@ -30,6 +30,8 @@ from tenants.audit.service import audit
 # Hours from submission until a physician's answer is due.
 TARGET_HOURS = {"emergency": 1, "urgent": 24, "soon": 72, "routine": 168}
 
+_RING = text("SELECT doorbell.ring('ai-pipeline', now())")
+
 
 async def _lock(session: TenantSession, principal: Principal, case_id: UUID, seen: int, action: str) -> Case:
     case, stands = await find_case(session, principal, case_id, lock=True)
@@ -41,14 +43,14 @@ async def _lock(session: TenantSession, principal: Principal, case_id: UUID, see
 
 async def transit(
     session: TenantSession,
-    principal: Principal,
+    principal: Principal | None,
     case: Case,
     action: str,
     reason: str | None = None,
     **detail: Any,
 ) -> None:
     """Apply `action` to a locked case, write what happened, and flush, all as one new version of the case: what
-    else changes in it is set before. Raises `WrongStatus`."""
+    else changes in it is set before. No principal: the system acts. Raises `WrongStatus`."""
     before, after = apply(case, action)
     session.add(
         CaseEvent(
@@ -56,7 +58,7 @@ async def transit(
             action=action,
             from_status=before,
             to_status=after,
-            actor=principal.subject,
+            actor=principal.subject if principal else None,
             reason=reason,
             detail=detail,
         )
@@ -77,7 +79,8 @@ async def _end_assignments(session: TenantSession, case: Case, reason: str) -> N
 async def submit(
     session: TenantSession, principal: Principal, case_id: UUID, seen: int, submission: Submission
 ) -> None:
-    """Hand a draft in, with the patient's consent. Raises `ImageMissing` too."""
+    """Hand a draft in, with the patient's consent, and have the AI Service asked about it in the background. Raises
+    `ImageMissing` too."""
     case = await _lock(session, principal, case_id, seen, "submit")
     if not await session.scalar(select(exists().where(Image.case_id == case.id, Image.status == "stored"))):
         raise ImageMissing("Add at least one photograph before you submit the case.")
@@ -91,6 +94,9 @@ async def submit(
         )
     )
     await transit(session, principal, case, "submit")
+    session.add(AiPipeline(case_id=case.id))
+    await session.flush()
+    await session.execute(_RING)
 
 
 async def _ai_level(session: TenantSession, case: Case) -> str | None:
@@ -117,13 +123,42 @@ async def triage(
         opinions.append((ai_level, "ai"))
     elif said.source == "ai":
         raise NoAiTriage("Ask it first, or give a level and reasons yourself.")
+    await _set_level(session, principal, case, opinions, said.reasons)
+
+
+async def _set_level(
+    session: TenantSession,
+    principal: Principal | None,
+    case: Case,
+    opinions: list[tuple[str, str]],
+    reasons: list[str],
+) -> None:
     if case.emergency:
-        opinions.append(("emergency", "red_flags"))
+        opinions = [*opinions, ("emergency", "red_flags")]
     level, source = min(opinions, key=lambda opinion: LEVELS.index(opinion[0]))
     case.triage_level, case.triage_source = level, source
     case.urgency = LEVELS.index(level)
     case.emergency = level == "emergency"
-    await transit(session, principal, case, "triage", level=level, source=source, reasons=said.reasons)
+    await transit(session, principal, case, "triage", level=level, source=source, reasons=reasons)
+
+
+def _due_at(case: Case) -> datetime:
+    return (case.submitted_at or utcnow()) + timedelta(hours=TARGET_HOURS[case.triage_level or "routine"])
+
+
+async def triage_by_ai(session: TenantSession, case_id: UUID, level: str) -> None:
+    """What the AI Service's level does to a case without anybody's doing: one that waits for triage is triaged; one
+    that a coordinator has triaged meanwhile is raised if it is more urgent than they said; one that is answered or
+    withdrawn stays as it is."""
+    case = await session.get_one(Case, case_id, with_for_update={"key_share": True}, populate_existing=True)
+    if case.status == "submitted":
+        await _set_level(session, None, case, [(level, "ai")], [])
+    elif case.status not in OVER and LEVELS.index(level) < case.urgency:
+        case.triage_level, case.triage_source = level, "ai"
+        case.urgency, case.emergency = LEVELS.index(level), level == "emergency"
+        if case.due_at is not None:
+            case.due_at = min(case.due_at, _due_at(case))
+        audit(session, None, "case.urgency_raised", case_id, level=level)
 
 
 async def enqueue(
@@ -136,8 +171,7 @@ async def enqueue(
     if pool_id is None:
         raise UnknownPool(f"No pool has the code `{placement.pool}`.")
     case.specialty, case.pool_id = placement.specialty, pool_id
-    hours = TARGET_HOURS[case.triage_level or "routine"]
-    case.due_at = (case.submitted_at or utcnow()) + timedelta(hours=hours)
+    case.due_at = _due_at(case)
     await transit(session, principal, case, "enqueue", specialty=placement.specialty, pool=placement.pool)
 
 

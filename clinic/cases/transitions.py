@@ -42,6 +42,9 @@ TRANSITIONS: dict[tuple[str, str], str] = {
     ("pending_approval", "cancel"): "cancelled",
 }
 
+OVER = frozenset({"answered", "closed", "cancelled"})
+"""Where nothing that the AI Service says matters any more."""
+
 DONE_BY: dict[str, frozenset[Party]] = {
     "submit": frozenset({"owner"}),
     "triage": frozenset({"coordinator", "system"}),

@@ -335,7 +335,7 @@ def upgrade() -> None:
         "ai_results",
         sa.Column("case_id", sa.Uuid(), nullable=True),
         sa.Column("endpoint", sa.Text(), nullable=False),
-        sa.Column("requested_by", sa.Uuid(), nullable=False),
+        sa.Column("requested_by", sa.Uuid(), nullable=True),
         sa.Column("input_hash", sa.Text(), nullable=False),
         sa.Column("image_hashes", postgresql.ARRAY(sa.Text()), nullable=False),
         sa.Column("model_name", sa.Text(), nullable=False),
@@ -351,6 +351,35 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_ai_results_case_id"), "ai_results", ["case_id"], unique=False)
     op.create_index(op.f("ix_ai_results_input_hash"), "ai_results", ["input_hash"], unique=False)
+    op.create_index(
+        "uq_ai_results_pipeline",
+        "ai_results",
+        ["case_id", "endpoint", "input_hash", "model_name", "model_version"],
+        unique=True,
+        postgresql_where="requested_by IS NULL",
+    )
+    op.create_table(
+        "ai_pipelines",
+        sa.Column("case_id", sa.Uuid(), nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=True),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("remaining", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("outcomes", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.ForeignKeyConstraint(["case_id"], ["cases.id"], name=op.f("fk_ai_pipelines_case_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_ai_pipelines")),
+        sa.UniqueConstraint("case_id", name=op.f("uq_ai_pipelines_case_id")),
+    )
+    op.create_index(
+        "ix_ai_pipelines_due_at",
+        "ai_pipelines",
+        ["due_at"],
+        unique=False,
+        postgresql_where="due_at IS NOT NULL",
+    )
     op.create_table(
         "ai_feedback",
         sa.Column("result_id", sa.Uuid(), nullable=False),
