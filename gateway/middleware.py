@@ -8,6 +8,7 @@ import logging
 import time
 
 from limits import parse
+from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -27,6 +28,8 @@ from tenants.routing import ANY_HOST_PATHS
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("dermadetect.access")
+
+MOST_COMMAS = 5_000  # in a body that holds photographs
 
 # What the platform's own host answers.
 PLATFORM_PATHS = ANY_HOST_PATHS | {"/openapi.json"}
@@ -108,7 +111,30 @@ class BodyLimits:
             # Starlette counts what arrives; what is announced as too long gets our answer at once.
             if name == b"content-length" and value.isdigit() and int(value) > size:
                 raise TooLarge(f"The body of such a request may have {size} bytes at most.")
+        if holds_photographs and _is_json(scope):
+            receive = _few_members(receive)
         await self._apps[holds_photographs](scope, receive, send)
+
+
+def _is_json(scope: Scope) -> bool:
+    types = [value for name, value in scope["headers"] if name == b"content-type"]
+    return not types or b"json" in types[0].lower()
+
+
+def _few_members(receive: Receive) -> Receive:
+    """A photograph in JSON is one long text; what is long by its many members costs the parser seconds instead."""
+    commas = 0
+
+    async def counting() -> Message:
+        nonlocal commas
+        message = await receive()
+        commas += message.get("body", b"").count(b",")
+        if commas > MOST_COMMAS:
+            # FastAPI, which reads the body, lets its own kind of exception through as it is.
+            raise HTTPException(413)
+        return message
+
+    return counting
 
 
 class AccessGate:

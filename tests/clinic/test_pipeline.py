@@ -178,6 +178,9 @@ def faults(ai_url: str) -> Iterator[Callable[..., None]]:
 async def test_a_submitted_case_is_triaged_by_the_worker(ward: Ward, world: World) -> None:
     case = await ward.clinic.submitted(symptoms=RASH)
     assert case["status"] == "submitted"
+    others = text("DELETE FROM control.doorbells WHERE kind = 'ai-pipeline' AND tenant_key <> :key")
+    async with world.database.control() as session:  # other files' cases would be worked on first
+        await session.execute(others, {"key": ward.asking.tenant.scope.key})
     worker = background_worker(world.parts)
     while (await ward.pipeline(case)).due_at is not None:
         assert await worker.run_one()

@@ -186,3 +186,13 @@ async def test_a_tenant_whose_role_is_missing_is_a_fault_and_no_outage(world: Wo
     assert answer.status_code == 500
     assert tenant.scope.role not in answer.text
     assert (await (await world.person("coordinator")).http.get("/v1/users")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/ai/triage", "/v1/cases/0195b2b0-0000-7000-8000-000000000000/images"])
+async def test_many_members_are_refused_before_they_are_parsed(world: World, path: str) -> None:
+    person = await world.person("referrer")
+    answer = await person.http.post(
+        path, content=b"[" + b"[]," * 2_000_000 + b"[]]", headers={"Content-Type": "application/json"}
+    )
+    assert answer.status_code == 413
+    assert answer.json()["type"].endswith(":too-large")
