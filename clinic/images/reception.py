@@ -128,8 +128,4 @@ def _refusal(error: ValidationError, where: str) -> RequestValidationError:
 
 
 def _missing(*location: str) -> RequestValidationError:
-    return _invalid("missing", "Field required", *location)
-
-
-def _invalid(kind: str, message: str, *location: str) -> RequestValidationError:
-    return RequestValidationError([{"type": kind, "loc": location, "msg": message}])
+    return RequestValidationError([{"type": "missing", "loc": location, "msg": "Field required"}])
