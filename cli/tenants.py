@@ -126,6 +126,45 @@ def show_one(slug: Slug, as_json: Json = False) -> None:
 
 
 @app.command()
+def update(
+    slug: Slug,
+    name: Annotated[str | None, typer.Option(help="The organisation's name, as people read it.")] = None,
+    ai_model: Annotated[
+        str | None,
+        typer.Option(help="The only model version that the AI Service may answer with; '' for the current."),
+    ] = None,
+    image_links: Annotated[
+        str | None,
+        typer.Option(
+            help="How photographs are read: `streamed` by the gateway, or `signed`: by a link to the store that "
+            "works for a minute, whatever is revoked meanwhile."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Change what can be changed of a tenant at any time. What is not named stays.
+
+    dermadetect tenants update acme --ai-model 2.4.1
+    """
+    from tenants.directory.models import IMAGE_LINKS
+    from tenants.directory.service import update_tenant
+
+    if image_links is not None and image_links not in IMAGE_LINKS:
+        raise typer.BadParameter(
+            f"{image_links!r} is none of {', '.join(IMAGE_LINKS)}", param_hint="--image-links"
+        )
+    changes = {"name": name, "ai_model": ai_model, "image_links": image_links}
+    given = {key: value for key, value in changes.items() if value is not None}
+    if not given:
+        raise typer.BadParameter("name what to change: --name, --ai-model or --image-links")
+    if name is not None and not name.strip():
+        raise typer.BadParameter("a tenant needs a name", param_hint="--name")
+    wanted = given | ({"ai_model": ai_model or None} if ai_model is not None else {})
+    tenant = in_control(lambda session: update_tenant(session, slug, wanted))
+    show(_row(tenant), as_json=as_json, title=tenant.name)
+
+
+@app.command()
 def suspend(
     slug: Slug,
     reason: Annotated[str, typer.Option(help="Why; kept in the audit log, not told to the tenant's users.")],
@@ -159,6 +198,8 @@ def _row(tenant: "Tenant") -> dict[str, Any]:
         "name": tenant.name,
         "state": tenant.state,
         "plan": tenant.plan,
+        "ai_model": tenant.ai_model,
+        "image_links": tenant.image_links,
         "host": tenant.home_host,
         "key": tenant.key,
         "schema": tenant.scope.schema,

@@ -34,6 +34,8 @@ class TenantRecord:
     home_host: str
     epoch: int
     limits: dict[str, int] = field(repr=False)
+    ai_model: str | None
+    image_links: str
 
 
 class Directory:
@@ -125,6 +127,8 @@ class Directory:
                             home_host=tenant.home_host,
                             epoch=tenant.epoch,
                             limits=plans[tenant.plan] | overrides.get(tenant.id, {}),
+                            ai_model=tenant.ai_model,
+                            image_links=tenant.image_links,
                         )
                         self._by_id[tenant.id] = self._by_key[tenant.key] = record
                     now = utcnow()

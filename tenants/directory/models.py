@@ -10,15 +10,21 @@ from core.database import TenantScope
 from core.models import ControlBase, Row
 
 STATES = ("provisioning", "active", "suspended", "closing", "closed")
+IMAGE_LINKS = ("streamed", "signed")
 
 
 class Tenant(Row, ControlBase):
-    """One customer. `key` is opaque and immutable and names all storage; `slug` is a name that may change."""
+    """One customer. `key` is opaque and immutable and names all storage; `slug` is a name that may change.
+
+    `ai_model` is the only version of the AI Service's model that may answer, None for whichever is current;
+    `image_links` is how photographs are read: through the gateway, or by a signed link to the store.
+    """
 
     __tablename__ = "tenants"
     __table_args__ = (
         CheckConstraint("key ~ '^[a-z][a-z0-9]{0,39}$'", name="key"),
         CheckConstraint(f"state IN {STATES}", name="state"),
+        CheckConstraint(f"image_links IN {IMAGE_LINKS}", name="image_links"),
         Index("ix_tenants_epoch", "epoch"),
     )
 
@@ -31,6 +37,8 @@ class Tenant(Row, ControlBase):
     plan: Mapped[str] = mapped_column(ForeignKey("control.plans.name"))
     cell: Mapped[str] = mapped_column(default="default", server_default="default")
     schema_revision: Mapped[str | None]
+    ai_model: Mapped[str | None]
+    image_links: Mapped[str] = mapped_column(default="streamed", server_default="streamed")
     epoch: Mapped[int] = mapped_column(default=0, server_default="0")
 
     @property

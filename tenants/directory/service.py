@@ -4,7 +4,7 @@ within a second."""
 import re
 import secrets
 import string
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -77,11 +77,29 @@ async def reserve_tenant(
 
 
 async def find_tenant(session: ControlSession, slug: str, *, lock: bool = False) -> Tenant:
-    """The tenant with this slug. Raises `TenantNotFound`."""
-    query = select(Tenant).where(Tenant.slug == slug)
+    """The tenant with this slug, or else with this key. Raises `TenantNotFound`."""
+    query = (
+        select(Tenant)
+        .where((Tenant.slug == slug) | (Tenant.key == slug))
+        .order_by((Tenant.slug == slug).desc())
+        .limit(1)
+    )
     tenant = await session.scalar(query.with_for_update() if lock else query)
     if tenant is None:
         raise TenantNotFound(f"No tenant is called {slug!r}; `dermadetect tenants list` shows them.")
+    return tenant
+
+
+async def update_tenant(session: ControlSession, slug: str, changes: Mapping[str, str | None]) -> Tenant:
+    """Set some of a tenant's `name`, `ai_model` and `image_links`. Raises `TenantNotFound`."""
+    tenant = await find_tenant(session, slug, lock=True)
+    changed = {name: value for name, value in changes.items() if getattr(tenant, name) != value}
+    if changed:
+        for name, value in changed.items():
+            setattr(tenant, name, value)
+        tenant.epoch = await next_epoch(session)
+        record(session, tenant, "tenant.updated", **changed)
+        await session.flush()
     return tenant
 
 

@@ -84,6 +84,20 @@ def test_suspending_and_resuming(command: Command) -> None:
     assert "suspended_reason" not in row(command, "umbrella")
 
 
+def test_what_can_be_changed_of_a_tenant(command: Command) -> None:
+    command.run("tenants", "create", "tyrell", "--name", "Tyrel", "--plan", "standard")
+    before = row(command, "tyrell")
+    assert (before["ai_model"], before["image_links"]) == (None, "streamed")
+    command.run("tenants", "update", before["key"], "--name", "Tyrell", "--ai-model", "2.4.1")
+    command.run("tenants", "update", "tyrell", "--image-links", "signed")
+    changed = {"name": "Tyrell", "ai_model": "2.4.1", "image_links": "signed"}
+    assert row(command, "tyrell") == before | changed
+    command.run("tenants", "update", "tyrell", "--ai-model", "")
+    assert row(command, "tyrell")["ai_model"] is None
+    for wrong in ([], ["--image-links", "shared"], ["--name", " "]):
+        command.run("tenants", "update", "tyrell", *wrong, code=2)
+
+
 def test_tables_are_for_people_and_hold_the_same(command: Command, acme: str) -> None:
     tenant, table = row(command, acme), command.run("tenants", "list").stdout
     for key in ("slug", "name", "state", "plan", "host", "schema", "container"):

@@ -106,6 +106,8 @@ def upgrade() -> None:
         sa.Column("plan", sa.Text(), nullable=False),
         sa.Column("cell", sa.Text(), server_default="default", nullable=False),
         sa.Column("schema_revision", sa.Text(), nullable=True),
+        sa.Column("ai_model", sa.Text(), nullable=True),
+        sa.Column("image_links", sa.Text(), server_default="streamed", nullable=False),
         sa.Column("epoch", sa.Integer(), server_default="0", nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -115,6 +117,10 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "state IN ('provisioning', 'active', 'suspended', 'closing', 'closed')",
             name=op.f("ck_tenants_state"),
+        ),
+        sa.CheckConstraint(
+            "image_links IN ('streamed', 'signed')",
+            name=op.f("ck_tenants_image_links"),
         ),
         sa.ForeignKeyConstraint(["plan"], ["control.plans.name"], name=op.f("fk_tenants_plan")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tenants")),
