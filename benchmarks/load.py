@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import Sequence
+from itertools import cycle
 from typing import cast
 
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
@@ -15,11 +16,10 @@ class UnexpectedAnswer(Exception):
 
 
 class _Client(asyncio.Protocol):
-    """One keep-alive connection (HTTP/1.1) that sends its request again as soon as it is answered."""
+    """One keep-alive connection (HTTP/1.1) that sends its next request as soon as one is answered."""
 
-    def __init__(self, request: bytes, body_length: int | None, until: float) -> None:
-        self._request = request
-        self._body_length = body_length
+    def __init__(self, requests: Sequence[tuple[bytes, int | None]], until: float) -> None:
+        self._requests = cycle(requests)
         self._until = until
         self._received = b""
         self.answered = 0
@@ -27,7 +27,7 @@ class _Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is none by inheritance
-        self._transport.write(self._request)
+        self._ask()
 
     def data_received(self, data: bytes) -> None:
         self._received += data
@@ -47,12 +47,16 @@ class _Client(asyncio.Protocol):
         self._received = b""
         self.answered += 1
         if time.perf_counter() < self._until:
-            self._transport.write(self._request)
+            self._ask()
         else:
             self._end(None)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._end(error or ConnectionResetError("the server closed the connection"))
+
+    def _ask(self) -> None:
+        request, self._body_length = next(self._requests)
+        self._transport.write(request)
 
     def _end(self, error: Exception | None) -> None:
         if not self.finished.done():
@@ -78,14 +82,24 @@ def post_request(path: str, host: str, body: bytes, **headers: str) -> bytes:
     return "\r\n".join([*head, "", ""]).encode() + body
 
 
-async def load(port: int, requests: Sequence[tuple[bytes, int | None]], *, seconds: float) -> float:
-    """Answers per second of the server on `port`, with one connection for each of `requests` (the bytes to send,
-    and the length of the body that must come back, None for any). Raises `UnexpectedAnswer`, `TimeoutError`, `OSError`."""
+async def load(
+    port: int,
+    requests: Sequence[tuple[bytes, int | None]],
+    *,
+    seconds: float,
+    connections: int | None = None,
+) -> float:
+    """Answers per second of the server on `port` to `requests` (the bytes to send, and the length of the body that
+    must come back, None for any), dealt to so many connections, which go round theirs; None: one for each.
+
+    Raises `UnexpectedAnswer`, `TimeoutError`, `OSError`.
+    """
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
     clients = []
-    for request, body_length in requests:
-        client = _Client(request, body_length, started + seconds)
+    connections = connections or len(requests)
+    for number in range(connections):
+        client = _Client(requests[number % len(requests) :: connections], started + seconds)
         await loop.create_connection(lambda client=client: client, "127.0.0.1", port)  # type: ignore[misc]
         clients.append(client)
     async with asyncio.timeout(seconds + _SLOWEST_S):

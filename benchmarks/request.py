@@ -37,7 +37,7 @@ def environment_of(stage: Stage, bare_reads: Visitor) -> dict[str, str]:
     }
 
 
-async def _length_of_case(port: int, visitor: Visitor) -> tuple[int, dict[str, Any]]:
+async def length_of_case(port: int, visitor: Visitor) -> tuple[int, dict[str, Any]]:
     """The body's length and content when the visitor reads their case once. Waits for the server to start."""
     async with httpx.AsyncClient(timeout=_START_S, trust_env=False) as http:
         answer = await http.get(
@@ -59,12 +59,12 @@ async def run() -> list[Result]:
         ):
             ours = []
             for visitor in visitors:
-                length, case = await _length_of_case(gateway, visitor)
+                length, case = await length_of_case(gateway, visitor)
                 assert case["id"] == str(visitor.case_id)
                 token = f"Bearer {visitor.token}"
                 ours.append((get_request(visitor.path, visitor.host, authorization=token), length))
-            length, plain_case = await _length_of_case(bare, first)
-            _, same_case = await _length_of_case(gateway, first)
+            length, plain_case = await length_of_case(bare, first)
+            _, same_case = await length_of_case(gateway, first)
             # Who asks is nobody to the baseline; all else is alike.
             assert same_case | {"allowed_actions": []} == plain_case
             plain = [(get_request(first.path, "localhost"), length)] * CLIENTS

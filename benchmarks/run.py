@@ -18,6 +18,7 @@ import benchmarks.ai_proxy
 import benchmarks.metadata
 import benchmarks.request
 import benchmarks.session
+import benchmarks.tenancy_throughput
 from benchmarks.measure import ROUNDS, WARM_UPS, Result
 
 BENCHMARKS: Mapping[str, Callable[[], Coroutine[Any, Any, list[Result]]]] = {
@@ -25,6 +26,7 @@ BENCHMARKS: Mapping[str, Callable[[], Coroutine[Any, Any, list[Result]]]] = {
     "request": benchmarks.request.run,
     "metadata": benchmarks.metadata.run,
     "ai-proxy": benchmarks.ai_proxy.run,
+    "tenancy-throughput": benchmarks.tenancy_throughput.run,
 }
 
 _HERE = Path(__file__).parent

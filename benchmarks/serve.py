@@ -1,4 +1,4 @@
-"""A server of a benchmark in a process of its own: `python -m benchmarks.serve gateway|bare|bare-ai|ai SOCKET`.
+"""A server of a benchmark in a process of its own: `python -m benchmarks.serve gateway|untenanted|bare|bare-ai|ai SOCKET`.
 
 SOCKET is the number of an inherited listening socket. All are served by the same uvicorn with the same settings;
 everything else comes from the environment. The server ends when its standard input does, which the kernel sees to
@@ -52,6 +52,18 @@ def _gateway() -> FastAPI:
     return make_app()
 
 
+def _untenanted() -> FastAPI:
+    from benchmarks.untenanted import create_untenanted
+    from core.settings import Settings
+    from core.telemetry import configure_logging
+
+    settings = Settings()
+    configure_logging(settings.log_level)
+    return create_untenanted(
+        settings, role=os.environ["BARE_ROLE"], search_path=os.environ["BARE_SEARCH_PATH"]
+    )
+
+
 def _ai() -> FastAPI:
     from reference.ai.app import create_app
 
@@ -82,7 +94,9 @@ def _bare() -> FastAPI:
 
 
 def main(which: str, number: str) -> None:
-    app = {"gateway": _gateway, "bare": _bare, "bare-ai": _bare_ai, "ai": _ai}[which]()
+    app = {"gateway": _gateway, "untenanted": _untenanted, "bare": _bare, "bare-ai": _bare_ai, "ai": _ai}[
+        which
+    ]()
     # uvicorn's own access log would come on top of the gateway's; the bare application goes without any.
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
 
