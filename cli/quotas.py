@@ -1,11 +1,11 @@
 """`dermadetect quotas`: what a tenant may use."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from cli.output import Json, show
-from cli.run import in_control
+from cli.run import in_control, in_tenant
 from cli.tenants import Slug
 
 app = typer.Typer(no_args_is_help=True, help="Show and override what a tenant may use.")
@@ -42,15 +42,11 @@ def set_one(
 
 
 def _show(slug: str, as_json: bool) -> None:
-    from core.database import ControlSession
     from tenants.directory.service import find_tenant
-    from tenants.plans.service import list_quotas
+    from tenants.plans import service, storage
 
-    async def work(session: ControlSession) -> list[dict[str, Any]]:
-        tenant = await find_tenant(session, slug)
-        return [
-            {"metric": q.metric, "limit": q.limit, "source": q.source, "used": q.used}
-            for q in await list_quotas(session, tenant)
-        ]
-
-    show(in_control(work), as_json=as_json)
+    tenant = in_control(lambda session: find_tenant(session, slug))
+    # What is stored, the tenant's own schema knows; one that is still being made has none.
+    stored = in_tenant(slug, storage.used) if tenant.schema_revision else None
+    quotas = in_control(lambda session: service.list_quotas(session, tenant, stored))
+    show([vars(quota) for quota in quotas], as_json=as_json)

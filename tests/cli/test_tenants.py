@@ -121,6 +121,13 @@ def test_quotas_are_overridden_and_returned_to_the_plan(command: Command, acme: 
     command.run("quotas", "set", acme, "patience", "1", code=1)
 
 
+def test_what_is_stored_is_shown_beside_its_quota(command: Command, acme: str) -> None:
+    schema = row(command, acme)["schema"]
+    sql(command, f"UPDATE {schema}.storage_use SET used = 123456")
+    shown = json.loads(command.run("quotas", "show", acme, "--json").stdout)
+    assert {each["metric"]: each["used"] for each in shown}["storage_bytes"] == 123456
+
+
 def test_client_apps_are_registered_and_listed(command: Command, acme: str) -> None:
     uris = ("https://tablet.example/cb", "com.example.tablet:/cb")
     options = [part for uri in uris for part in ("--redirect-uri", uri)]
