@@ -170,7 +170,6 @@ async def tidy(database: Database, tenant: TenantScope) -> None:
 
 async def ask_about_cases(parts: Parts, tenant: TenantScope) -> None:
     """The handler of the doorbell kind `ai-pipeline`."""
-    await parts[Directory].fresh()  # a process that only works does not poll it
     await run_pipeline(Asking.of(parts, tenant))
 
 

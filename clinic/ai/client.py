@@ -10,7 +10,15 @@ from typing import Any, NoReturn
 import httpx
 from pydantic_core import from_json
 
-from clinic.ai.errors import AiAnswerInvalid, AiBusy, AiInputRejected, AiTimeout, AiUnavailable, AiUnreachable
+from clinic.ai.errors import (
+    AiAnswerInvalid,
+    AiBusy,
+    AiInputRejected,
+    AiModelMissing,
+    AiTimeout,
+    AiUnavailable,
+    AiUnreachable,
+)
 from core.ai_contract import MAX_RESPONSE_BYTES, RESPONSES, AiEndpoint, AiRequest, AiResponse, input_hash
 from core.database import TenantScope
 
@@ -23,6 +31,8 @@ PASSING = frozenset(
     {502, 503, 504}
 )  # a proxy or an overloaded process: another attempt may meet a better one
 REJECTED = frozenset({400, 413, 415, 422})
+NO_SUCH_MODEL = 410
+MODEL_RETRY_S = 600  # somebody has to change the pin first
 
 
 @dataclass(frozen=True)
@@ -95,8 +105,8 @@ class AiClient:
     async def ask(self, tenant: TenantScope, endpoint: AiEndpoint, request: AiRequest) -> AiReply:
         """The answer to `request`, checked against the contract.
 
-        Raises `AiTimeout` (504), `AiUnreachable` and `AiAnswerInvalid` (502), `AiUnavailable` and `AiBusy` (503),
-        `AiInputRejected` (422).
+        Raises `AiTimeout` (504), `AiUnreachable` and `AiAnswerInvalid` (502), `AiUnavailable`, `AiBusy` and
+        `AiModelMissing` (503), `AiInputRejected` (422).
         """
         if self._base_url is None:
             raise AiUnavailable("No AI Service is configured here.", retry_after=3600)
@@ -121,7 +131,7 @@ class AiClient:
             raise AiTimeout(
                 f"No answer within {self._deadline_s:g} s; go on without it or try again."
             ) from None
-        except AiInputRejected:
+        except (AiInputRejected, AiModelMissing):
             breaker.succeeded()
             raise
         except (AiUnreachable, AiAnswerInvalid):
@@ -179,6 +189,12 @@ class AiClient:
                     raise AiInputRejected(
                         "The AI Service cannot work with this input; check images and answers."
                     )
+                if status == NO_SUCH_MODEL and request.model_version is not None:
+                    raise AiModelMissing(
+                        f"It was asked for version `{request.model_version}`; go on without it, or have the pin "
+                        "changed.",
+                        retry_after=MODEL_RETRY_S,
+                    )
                 if status not in PASSING:
                     break
             if attempt < ATTEMPTS:
@@ -211,6 +227,8 @@ class AiClient:
         # Somebody else's answer, whatever mixed them up, must never stand in this patient's record.
         if response.request_id != request.request_id or response.input_hash != input_hash(request):
             self._refuse(endpoint, "belongs to another request")
+        if request.model_version not in (None, response.model.version):
+            self._refuse(endpoint, "another model version")
         if b"\\u0000" in answer:  # valid JSON that PostgreSQL's jsonb cannot hold
             self._refuse(endpoint, "NUL")
         return AiReply(response, document)

@@ -142,12 +142,13 @@ class _Examination:
         answer = await self._send(request)
         self._look_at(request, answer)
         if answer.status is None:  # a service that does not answer is not asked ten more times
-            self._note("all other checks", None, "there was no answer to the first request", "rules 1 to 8")
+            self._note("all other checks", None, "there was no answer to the first request", "rules 1 to 9")
             return self.findings
         await self._without_photographs()
         await self._determinism(answer)
         await self._idempotency()
         await self._refusals()
+        await self._model_version(answer)
         if self._token is not None:
             await self._authorisation()
         return self.findings
@@ -337,6 +338,19 @@ class _Examination:
             if not (answer := await self._send(sent)).refused
         ]
         self._note("what is no request", not wrong, "; ".join(wrong), "rule 7")
+
+    async def _model_version(self, first: _Answer) -> None:
+        if first.status != 200 or self._wrong_shape(first) is not None:
+            self._note("its model version", None, "the first answer's shape is wrong", "rule 9")
+        else:
+            version = first.document()["model"]["version"]
+            answer = await self._send(self._request(images=[], model_version=version))
+            found = answer.document().get("model")
+            same = answer.status == 200 and isinstance(found, dict) and found.get("version") == version
+            detail = f"is {_brief(found)}, not {_brief(version)}" if answer.status == 200 else answer.said
+            self._note("its model version", same, detail, "rule 9")
+        answer = await self._send(self._request(images=[], model_version=f"none-{new_id()}"))
+        self._note("unknown model version", answer.status == 410, answer.said, "rule 9")
 
     async def _authorisation(self) -> None:
         for check, token in (("without the token", None), ("with a wrong token", "not-the-token")):

@@ -29,6 +29,18 @@ class AiBusy(Unavailable):
     slug, title = "ai-busy", "Too many AI calls at once"
 
 
+class AiModelMissing(Unavailable):
+    """It does not have the model version that the tenant is pinned to, or that the question names."""
+
+    slug, title = "ai-model-missing", "The AI Service does not have this model version"
+
+
+class AiModelPinned(Invalid):
+    """The question names another version. Extra member: `model_version`, the pinned one."""
+
+    slug, title = "ai-model-pinned", "Your organisation is pinned to another model version"
+
+
 class AiInputRejected(Invalid):
     slug, title = "ai-input-rejected", "The AI Service cannot work with this input"
 

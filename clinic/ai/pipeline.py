@@ -53,7 +53,7 @@ async def run_pipeline(asking: Asking) -> int:
         await _work_on(asking, case_id)
         cases += 1
         if time.monotonic() - began > PATIENCE_S:
-            async with asking.database.tenant(asking.tenant.scope) as session:
+            async with asking.database.tenant(asking.scope) as session:
                 await session.execute(_RING, {"due_at": await session.scalar(select(func.now()))})
             break
     return cases
@@ -67,7 +67,10 @@ def request_key(endpoint: AiEndpoint, request: AiRequest) -> str:
 
 async def _lease(asking: Asking) -> UUID | None:
     """The case that has waited longest, ours until the lease ends. The bell is for what a crash would leave."""
-    async with asking.database.tenant(asking.tenant.scope) as session:
+    await (
+        asking.directory.fresh()
+    )  # the model may be another by now; a process that only works does not poll it
+    async with asking.database.tenant(asking.scope) as session:
         waiting = (
             select(AiPipeline.id)
             .where(AiPipeline.due_at <= func.now())
@@ -92,7 +95,7 @@ async def _lease(asking: Asking) -> UUID | None:
 
 
 async def _work_on(asking: Asking, case_id: UUID) -> None:
-    scope = asking.tenant.scope
+    scope = asking.scope
     async with asking.database.tenant(scope) as session:
         case = await session.get_one(Case, case_id)
         subject = await gather(session, case)
@@ -122,7 +125,7 @@ async def _ask(
 ) -> None:
     """Get an answer, from the AI Service or from what it said of the same input before, and let it take effect."""
     request = request.model_copy(update={"request_id": request_key(endpoint, request)})
-    async with asking.database.tenant(asking.tenant.scope) as session:
+    async with asking.database.tenant(asking.scope) as session:
         known = await session.scalar(
             select(AiResult.response)
             .where(
@@ -136,11 +139,11 @@ async def _ask(
     if known is None:
         if not counted:
             await count(asking, endpoint)
-        reply = await asking.client.ask(asking.tenant.scope, endpoint, request)
+        reply = await asking.client.ask(asking.scope, endpoint, request)
         response = reply.response
     else:
         reply, response = None, RESPONSES[endpoint].model_validate(known)
-    async with asking.database.tenant(asking.tenant.scope) as session:
+    async with asking.database.tenant(asking.scope) as session:
         pipeline = await _locked(session, case_id)
         if endpoint not in pipeline.remaining:
             return  # our lease had ended, and whoever took the case over was faster
@@ -159,7 +162,7 @@ async def _failed(
     """Write down what came instead of answers. What passes (status 5xx) remains to be asked."""
     passes = problem.status >= 500
     log.warning("AI pipeline got no answer", extra={"endpoint": ", ".join(endpoints), "error": problem.slug})
-    async with asking.database.tenant(asking.tenant.scope) as session:
+    async with asking.database.tenant(asking.scope) as session:
         pipeline = await _locked(session, case_id)
         if not passes:
             _settle(pipeline, endpoints, problem.slug)

@@ -12,6 +12,8 @@ from clinic.ai.errors import (
     AiBusy,
     AiInputRejected,
     AiItemUnknown,
+    AiModelMissing,
+    AiModelPinned,
     AiResultNotFound,
     AiTimeout,
     AiUnavailable,
@@ -51,10 +53,12 @@ _PROBLEMS = (
     Forbidden,
     QuotaExceeded,
     AiInputRejected,
+    AiModelPinned,
     AiTimeout,
     AiUnreachable,
     AiAnswerInvalid,
     AiUnavailable,
+    AiModelMissing,
     AiBusy,
 )
 _REFUSED_IMAGES = (

@@ -15,7 +15,7 @@ from uuid import UUID
 from sqlalchemy import select
 
 from clinic.ai.client import AiClient, AiReply
-from clinic.ai.errors import AiInputRejected
+from clinic.ai.errors import AiInputRejected, AiModelPinned
 from clinic.ai.models import AiResult
 from clinic.ai.schemas import AskedImage, CaseQuestion, Question
 from clinic.cases.lifecycle import TARGET_HOURS
@@ -58,7 +58,8 @@ _ROOM_FOR_IMAGES = MAX_REQUEST_BYTES - 1024**2  # what is left of a request for 
 class Asking:
     """What asking on behalf of one tenant takes."""
 
-    tenant: TenantRecord
+    scope: TenantScope
+    directory: Directory
     database: Database
     client: AiClient
     counter: UsageCounter
@@ -69,12 +70,11 @@ class Asking:
 
     @classmethod
     def of(cls, parts: Parts, scope: TenantScope) -> "Asking":
-        """With these parts, for a tenant that the directory knows."""
+        """With these parts."""
         settings = parts[Settings]
-        tenant = parts[Directory].by_key(scope.key)
-        assert tenant is not None  # who got as far as this has found the tenant there
         return cls(
-            tenant=tenant,
+            scope=scope,
+            directory=parts[Directory],
             database=parts[Database],
             client=parts[AiClient],
             counter=parts[UsageCounter],
@@ -83,6 +83,20 @@ class Asking:
             max_image_bytes=settings.max_image_bytes,
             max_image_pixels=settings.max_image_pixels,
         )
+
+    @property
+    def tenant(self) -> TenantRecord:
+        """As the directory knows it now."""
+        tenant = self.directory.by_key(self.scope.key)
+        assert tenant is not None  # who got as far as this has found the tenant there
+        return tenant
+
+    def model_version(self, wanted: str | None) -> str | None:
+        """The version to ask for: the tenant's pin, else the one `wanted`. Raises `AiModelPinned`."""
+        pin = self.tenant.ai_model
+        if pin is not None and wanted not in (None, pin):
+            raise AiModelPinned("Leave `model_version` out, or name the pinned one.", model_version=pin)
+        return pin or wanted
 
 
 @dataclass(frozen=True)
@@ -95,21 +109,21 @@ class Subject:
 
 
 async def ask(asking: Asking, principal: Principal, endpoint: AiEndpoint, question: Question) -> AiResponse:
-    """Ask without a case; the answer is kept. Raises `QuotaExceeded`, what `AiClient.ask` raises, and what
-    `clinic.images` raises for a photograph it refuses."""
-    request_id = str(new_id())
+    """Ask without a case; the answer is kept. Raises `AiModelPinned`, `QuotaExceeded`, what `AiClient.ask` raises, and
+    what `clinic.images` raises for a photograph it refuses."""
+    request_id, model_version = str(new_id()), asking.model_version(question.model_version)
     request = AiRequest(
         request_id=request_id,
-        case_ref=pseudonym(asking.tenant.scope, request_id),
+        case_ref=pseudonym(asking.scope, request_id),
         locale=question.locale,
-        model_version=question.model_version,
+        model_version=model_version,
         images=_bounded([await _inspected(asking, image) for image in question.images]),
         context=question.context,
         answers=question.answers,
     )
     await count(asking, endpoint)
-    reply = await asking.client.ask(asking.tenant.scope, endpoint, request)
-    async with asking.database.tenant(asking.tenant.scope) as session:
+    reply = await asking.client.ask(asking.scope, endpoint, request)
+    async with asking.database.tenant(asking.scope) as session:
         keep(session, principal, endpoint, request, reply, case_id=None)
     return reply.response
 
@@ -121,14 +135,13 @@ async def ask_about_case(
 
     Raises `CaseNotFound` and what `ask` raises.
     """
-    tenant = asking.tenant.scope
-    async with asking.database.tenant(tenant) as session:
+    async with asking.database.tenant(asking.scope) as session:
         case, _ = await find_case(session, principal, case_id)
         subject = await gather(session, case)
     request = await request_about(asking, subject, str(new_id()), question)
     await count(asking, endpoint)
-    reply = await asking.client.ask(tenant, endpoint, request)
-    async with asking.database.tenant(tenant) as session:
+    reply = await asking.client.ask(asking.scope, endpoint, request)
+    async with asking.database.tenant(asking.scope) as session:
         keep(session, principal, endpoint, request, reply, case_id)
         if isinstance(reply.response, RedFlagsResponse) and reply.response.emergency:
             await mark_emergency(session, principal, case_id)
@@ -150,14 +163,15 @@ async def gather(session: TenantSession, case: Case) -> Subject:
 async def request_about(
     asking: Asking, subject: Subject, request_id: str, question: CaseQuestion
 ) -> AiRequest:
-    """The question as the contract has it, with the photographs. Raises `AiInputRejected`, `BlobNotFound` and
-    `BlobStoreUnavailable`."""
-    case, blobs = subject.case, TenantBlobs(asking.store, asking.tenant.scope.container)
+    """The question as the contract has it, with the photographs. Raises `AiModelPinned`, `AiInputRejected`,
+    `BlobNotFound` and `BlobStoreUnavailable`."""
+    case, blobs = subject.case, TenantBlobs(asking.store, asking.scope.container)
+    model_version = asking.model_version(question.model_version)
     return AiRequest(
         request_id=request_id,
-        case_ref=pseudonym(asking.tenant.scope, case.id),
+        case_ref=pseudonym(asking.scope, case.id),
         locale=case.locale,
-        model_version=question.model_version,
+        model_version=model_version,
         images=_bounded([await _display_copy(blobs, image, case.body_site) for image in subject.images]),
         context=AiContext(
             age_years=max(0, utcnow().year - subject.patient.birth_year),

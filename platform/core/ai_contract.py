@@ -17,6 +17,7 @@ Rules of the exchange, beside the models:
 6. A photograph whose bytes do not have its `sha256` is refused with 422.
 7. An unknown member is refused with 422, and what is no request at all with 4xx, never 5xx.
 8. A service that needs a bearer token answers 401 without it.
+9. A request that names a `model_version` is answered by that version of the model, or refused with 410.
 
 `clinic.ai.conformance` checks a service for all of these.
 """

@@ -57,6 +57,12 @@ _RULES: dict[AiEndpoint, Callable[..., AiResponse]] = {
 }
 
 
+class NoSuchVersion(Invalid):
+    """A model version that this service does not have."""
+
+    status = 410
+
+
 def create_app(
     faults: Faults | None = None, *, token: str | None = None, image_hosts: frozenset[str] = LOCAL
 ) -> FastAPI:
@@ -127,11 +133,11 @@ def create_app(
 def answer_request(endpoint: AiEndpoint, request: AiRequest, photos: list[Photo], digest: str) -> AiResponse:
     """What the rules answer: the same for the same `digest`, but for `request_id` and `latency_ms`.
 
-    Raises `Invalid` for a model version this service does not have or an image it cannot read.
+    Raises `NoSuchVersion`, and `Invalid` for an image it cannot read.
     """
     started = time.perf_counter()
     if request.model_version not in (None, MODEL.version):
-        raise Invalid(f"This service has model version {MODEL.version} only.")
+        raise NoSuchVersion(f"This service has model version {MODEL.version} only.")
     facts = read_facts(request)
     warnings = [NOTICE]
     if facts.unknown_codes:

@@ -11,7 +11,7 @@ from tests.fixtures.servers import serving
 def test_a_service_that_keeps_the_contract_is_0(command: Command, ai_url: str) -> None:
     result = command.run("ai", "check", ai_url)
     assert "image-validity" in result.stdout
-    assert "All 71 checks passed." in result.stderr
+    assert "All 81 checks passed." in result.stderr
 
 
 def test_a_service_that_breaks_it_is_1_and_named(command: Command) -> None:

@@ -1,5 +1,6 @@
 """Questions to the AI Service through the gateway: what it is told, what is kept, and what its answers do."""
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -30,6 +31,7 @@ from core.database import Database
 from core.jail import Jail
 from tenants.audit.models import AuditEvent
 from tenants.directory.cache import Directory
+from tenants.directory.service import update_tenant
 from tenants.plans.counter import UsageCounter
 from tenants.plans.service import set_quota
 from tests.clinic.journey import Clinic, ok, photograph
@@ -125,7 +127,8 @@ async def test_what_the_ai_service_is_told_names_nobody(clinic: Clinic, world: W
     with serving(Starlette(routes=[Route("/v1/{endpoint}", listen, methods=["POST"])])) as url:
         client = AiClient(url, None, deadline_s=10)
         asking = Asking(
-            tenant=tenant,
+            scope=tenant.scope,
+            directory=world.parts[Directory],
             database=world.parts[Database],
             client=client,
             counter=world.parts[UsageCounter],
@@ -258,6 +261,42 @@ async def test_the_quota_stops_all_but_the_search_for_emergencies(world: World) 
             )
         )
     assert used == 3
+
+
+async def test_a_pinned_model_is_asked_for_and_no_other(world: World) -> None:
+    await world.create_tenant("pinned")
+
+    async def pin(version: str | None) -> None:
+        async with world.admin.control() as session:
+            await update_tenant(session, "pinned", {"ai_model": version})
+        async with asyncio.timeout(1):  # the running gateway notices by itself
+            while world.tenant("pinned").ai_model != version:
+                await asyncio.sleep(0.02)
+
+    clinic = await Clinic.open(world, "pinned")
+    ask = clinic.referrer.http.post
+    case = await clinic.draft()
+    paths = ("/v1/ai/triage", f"/v1/cases/{case['id']}/ai/triage")
+    free = [ok(await ask(path, json={})) for path in paths]
+    await pin("1.0.0")
+    for path, before in zip(paths, free, strict=True):
+        assert ok(await ask(path, json={}))["input_hash"] != before["input_hash"], "the version is asked for"
+        ok(await ask(path, json={"model_version": "1.0.0"}))
+        refused = await ask(path, json={"model_version": "1.0.1"})
+        assert (refused.status_code, refused.json()["model_version"]) == (422, "1.0.0")
+        assert refused.json()["type"].endswith(":ai-model-pinned")
+    await pin("0.9")
+    for path in paths:
+        missing = await ask(path, json={})
+        assert (missing.status_code, missing.headers["Retry-After"]) == (503, "600")
+        assert missing.json()["type"].endswith(":ai-model-missing")
+    await pin(None)
+    for path in paths:
+        ok(await ask(path, json={}))
+        gone = await ask(path, json={"model_version": "0.9"})
+        assert gone.json()["type"].endswith(":ai-model-missing")
+    kept = ok(await clinic.referrer.http.get(f"/v1/cases/{case['id']}/ai-results"))["items"]
+    assert [result["model_version"] for result in kept] == ["1.0.0"] * 4
 
 
 async def test_every_question_describes_its_own_answer(world: World) -> None:

@@ -6,7 +6,7 @@ import logging
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import httpx
@@ -21,6 +21,7 @@ from clinic.ai.errors import (
     AiAnswerInvalid,
     AiBusy,
     AiInputRejected,
+    AiModelMissing,
     AiTimeout,
     AiUnavailable,
     AiUnreachable,
@@ -192,6 +193,27 @@ async def test_only_an_answer_to_this_request_within_the_contract_is_taken(
             with pytest.raises(AiAnswerInvalid):
                 await client.ask(ACME, AiEndpoint.TRIAGE, request)
         await client.aclose()
+
+
+@pytest.mark.parametrize(("answers_with", "usable"), [("1.0.0", True), ("1.0.1", False)])
+async def test_only_the_version_asked_for_is_taken(service: str, answers_with: str, usable: bool) -> None:
+    def relabelled(answer: dict[str, Any]) -> bytes:
+        return json.dumps(answer | {"model": {"name": "other", "version": answers_with}}).encode()
+
+    with changing(service, relabelled) as url:
+        client = AiClient(url, TOKEN, deadline_s=5)
+        with nullcontext() if usable else pytest.raises(AiAnswerInvalid):
+            await client.ask(ACME, AiEndpoint.TRIAGE, a_request(model_version="1.0.0"))
+        await client.ask(ACME, AiEndpoint.TRIAGE, a_request())
+        await client.aclose()
+
+
+async def test_a_version_the_service_does_not_have_is_503(client: AiClient) -> None:
+    for _ in range(6):  # more than would open the breaker, were it the service's failure
+        with pytest.raises(AiModelMissing) as raised:
+            await client.ask(ACME, AiEndpoint.TRIAGE, a_request(model_version="0.9"))
+        assert (raised.value.status, raised.value.headers["Retry-After"]) == (503, "600")
+    await client.ask(ACME, AiEndpoint.TRIAGE, a_request())
 
 
 async def test_one_deadline_covers_waiting_and_retries(service: str, faults: Any) -> None:

@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from clinic.ai.conformance import Finding, check_service
 from core.ai_contract import AiEndpoint
+from core.ids import new_id
 from reference.ai.app import create_app
 from reference.ai.faults import Faults
 from tests.fixtures.servers import serving
@@ -27,15 +28,15 @@ async def test_the_reference_service_keeps_the_contract(ai_url: str) -> None:
     findings = await check_service(ai_url, None, 20)
     assert [each for each in findings if each.state != "pass"] == []
     assert {each.endpoint for each in findings} == set(AiEndpoint)
-    assert sum(each.endpoint == AiEndpoint.IMAGE_VALIDITY for each in findings) == 15
-    assert len(findings) == 5 * 14 + 1
+    assert sum(each.endpoint == AiEndpoint.IMAGE_VALIDITY for each in findings) == 17
+    assert len(findings) == 5 * 16 + 1
 
 
 async def test_a_service_with_a_token_is_asked_without_it_too() -> None:
     with serving(create_app(token="let-me-in")) as url:
         findings = await check_service(f"{url}/", "let-me-in", 20)
         assert [each for each in findings if each.state != "pass"] == []
-        assert len(findings) == 5 * 16 + 1
+        assert len(findings) == 5 * 18 + 1
         outside = await check_service(url, None, 20)
         assert "answers in time" in failed(outside)
     with serving(create_app()) as url:
@@ -50,6 +51,7 @@ EVERYTHING_ELSE = {
     "photograph of another hash",
     "unknown member",
     "what is no request",
+    "unknown model version",
 }
 
 
@@ -127,6 +129,14 @@ def _unhashed(sent: dict[str, Any]) -> dict[str, Any]:
     return sent
 
 
+def _unpinned(sent: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in sent.items() if name != "model_version"}
+
+
+def _of_another_version(got: dict[str, Any]) -> dict[str, Any]:
+    return got | {"model": {"name": "reference", "version": str(new_id())}}
+
+
 @pytest.mark.parametrize(
     ("ways", "expected"),
     [
@@ -137,6 +147,8 @@ def _unhashed(sent: dict[str, Any]) -> dict[str, Any]:
         ({"keys": False}, {"same key, another request"}),
         ({"request": _without_surprises}, {"unknown member"}),
         ({"request": _unhashed}, {"photograph of another hash"}),
+        ({"request": _unpinned}, {"unknown model version"}),
+        ({"answer": _of_another_version}, {"its model version", "same key, same answer"}),
         ({"answer": lambda got: got | {"level": None}}, {"shape"}),
         ({"answer": lambda got: got | {"reasons": ["\0"]}}, {"shape", "no photographs"}),
     ],

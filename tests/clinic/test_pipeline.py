@@ -22,6 +22,7 @@ from clinic.ai.service import Asking
 from clinic.cases.models import Case, CaseEvent
 from gateway.assembly import background_worker
 from tenants.directory.cache import Directory
+from tenants.directory.service import update_tenant
 from tenants.plans.service import set_quota
 from tests.clinic.journey import Clinic, act, ok
 from tests.fixtures.servers import free_port, serving
@@ -77,7 +78,7 @@ class Ward:
             await client.aclose()
 
     def transaction(self) -> Any:
-        return self.asking.database.tenant(self.asking.tenant.scope)
+        return self.asking.database.tenant(self.asking.scope)
 
     async def run(self) -> int:
         return await run_pipeline(self.asking)
@@ -119,7 +120,7 @@ class Ward:
             query = text(
                 "SELECT count(*) FROM control.doorbells WHERE kind = 'ai-pipeline' AND tenant_key = :key"
             )
-            return await session.scalar(query, {"key": self.asking.tenant.scope.key}) or 0
+            return await session.scalar(query, {"key": self.asking.scope.key}) or 0
 
     async def somebody_waits_for_a_lock(self) -> bool:
         query = text(
@@ -136,7 +137,7 @@ class Ward:
             "WHERE t.key = :key AND metric = 'ai_calls'"
         )
         async with self.asking.database.control() as session:
-            return int(await session.scalar(query, {"key": self.asking.tenant.scope.key}) or 0)
+            return int(await session.scalar(query, {"key": self.asking.scope.key}) or 0)
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +181,7 @@ async def test_a_submitted_case_is_triaged_by_the_worker(ward: Ward, world: Worl
     assert case["status"] == "submitted"
     others = text("DELETE FROM control.doorbells WHERE kind = 'ai-pipeline' AND tenant_key <> :key")
     async with world.database.control() as session:  # other files' cases would be worked on first
-        await session.execute(others, {"key": ward.asking.tenant.scope.key})
+        await session.execute(others, {"key": ward.asking.scope.key})
     worker = background_worker(world.parts)
     while (await ward.pipeline(case)).due_at is not None:
         assert await worker.run_one()
@@ -308,6 +309,29 @@ async def test_what_the_ai_rejects_is_not_asked_again(ward: Ward, faults: Callab
     done = await ward.pipeline(case)
     assert (done.due_at, done.outcomes) == (None, ALL_DONE | {"triage": "ai-input-rejected"})
     assert (await ward.case(case)).status == "submitted", "for the manual queue"
+
+
+async def test_a_case_waits_for_a_model_that_is_gone_until_the_pin_changes(
+    ward: Ward, world: World, onlooker: Onlooker
+) -> None:
+    async def pin(version: str | None) -> None:
+        async with world.admin.control() as session:
+            await update_tenant(session, SLUG, {"ai_model": version})
+        await asyncio.sleep(0.3)
+
+    case = await ward.clinic.submitted(symptoms=RASH)
+    async with ward.with_ai(onlooker.url) as watched:
+        await pin("0.9")
+        await watched.run()
+        waiting = await ward.pipeline(case)
+        assert (len(waiting.remaining), set(waiting.outcomes.values())) == (4, {"ai-model-missing"})
+        assert (await ward.case(case)).status == "submitted", "for the manual queue"
+        await pin("1.0.0")
+        await ward.time_passes()
+        await watched.run()
+        assert (await ward.pipeline(case)).outcomes == ALL_DONE
+        assert len(set(onlooker.calls)) == 2 * len(PIPELINE), "another version is another question"
+        await pin(None)
 
 
 async def test_an_abstention_leaves_triage_to_people(ward: Ward) -> None:

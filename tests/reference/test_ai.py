@@ -455,7 +455,7 @@ def test_the_same_input_has_the_same_answer(service: httpx.Client, endpoint: str
 
 def test_a_pinned_version_must_exist(service: httpx.Client) -> None:
     assert ask(service, "triage", symptoms=["itch"], model_version="1.0.0")
-    assert service.post("/v1/triage", json=payload("itch", model_version="9")).status_code == 422
+    assert service.post("/v1/triage", json=payload("itch", model_version="9")).status_code == 410
 
 
 def test_an_idempotency_key_repeats_the_first_answer(service: httpx.Client) -> None:
