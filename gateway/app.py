@@ -30,6 +30,7 @@ from core.limits import RateLimits
 from core.parts import Parts
 from core.problems import Problem
 from core.settings import Settings
+from core.spool import Spool
 from gateway.assembly import disassemble
 from gateway.middleware import AccessGate, BodyLimits, RequestFrame
 from gateway.openapi import describe
@@ -67,6 +68,7 @@ def create_app(parts: Parts) -> FastAPI:
         try:
             for jail in (parts[Jail], parts[SignInJail]):
                 jail.warm()
+            parts[Spool].clear()
             await parts[Directory].start()
             yield
         finally:

@@ -26,6 +26,7 @@ from core.limits import RateLimits
 from core.parts import Parts
 from core.problems import Problem
 from core.settings import Settings
+from core.spool import Spool
 from migrations.runner import create_schema, login_of
 from tenants.background.worker import Handler, Worker
 from tenants.directory.cache import Directory
@@ -112,6 +113,7 @@ def assemble(settings: Settings) -> Parts:
         RateLimits(settings.limits_storage.get_secret_value()),
         UsageCounter(database),
         Jail(settings.jail_workers, preload=("clinic.images.inspection", "clinic.reports.rendering")),
+        Spool(settings.upload_directory, settings.upload_space_bytes),
         SignInJail(max(1, settings.jail_workers // 2), preload=("auth.saml.validation",)),
         AiClient(
             base_url=str(settings.ai_url) if settings.ai_url else None,

@@ -29,7 +29,7 @@ from tenants.routing import ANY_HOST_PATHS
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("dermadetect.access")
 
-MOST_COMMAS = 5_000  # in a body that holds photographs
+MOST_COMMAS = 5_000  # in a question with photographs
 
 # What the platform's own host answers.
 PLATFORM_PATHS = ANY_HOST_PATHS | {"/openapi.json"}
@@ -105,20 +105,16 @@ class BodyLimits:
         if scope["type"] != "http":
             await self._apps[False](scope, receive, send)
             return
-        holds_photographs = scope["path"].endswith("/images") or scope["path"].startswith("/v1/ai/")
+        asks = scope["path"].startswith("/v1/ai/")
+        holds_photographs = asks or scope["path"].endswith("/images")
         size = self._sizes[holds_photographs]
         for name, value in scope["headers"]:
             # Starlette counts what arrives; what is announced as too long gets our answer at once.
             if name == b"content-length" and value.isdigit() and int(value) > size:
                 raise TooLarge(f"The body of such a request may have {size} bytes at most.")
-        if holds_photographs and _is_json(scope):
+        if asks:
             receive = _few_members(receive)
         await self._apps[holds_photographs](scope, receive, send)
-
-
-def _is_json(scope: Scope) -> bool:
-    types = [value for name, value in scope["headers"] if name == b"content-type"]
-    return not types or b"json" in types[0].lower()
 
 
 def _few_members(receive: Receive) -> Receive:

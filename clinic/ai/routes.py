@@ -37,6 +37,7 @@ from core.blobs import BlobNotFound, BlobStoreUnavailable
 from core.idempotency import Idempotency, KeyInFlight, KeyReused
 from core.pagination import BadCursor, Page, Paged
 from core.problems import Forbidden, Unauthenticated, responses
+from core.spool import SpoolFull
 from tenants.plans.errors import QuotaExceeded
 
 router = APIRouter(tags=["ai"])
@@ -62,6 +63,7 @@ _PROBLEMS = (
     AiBusy,
 )
 _REFUSED_IMAGES = (
+    SpoolFull,
     ImageTooLarge,
     ImageTypeUnsupported,
     ImageTypeMismatch,

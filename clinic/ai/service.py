@@ -4,7 +4,6 @@ What identifies a patient is not sent: cases go under a pseudonym, complaint and
 photographs are the copies that were freed of their metadata.
 """
 
-import asyncio
 import base64
 import hashlib
 from collections.abc import Sequence
@@ -22,7 +21,7 @@ from clinic.cases.lifecycle import TARGET_HOURS
 from clinic.cases.models import Case
 from clinic.cases.visibility import find_case
 from clinic.images.models import Image
-from clinic.images.service import decode_base64, inspect
+from clinic.images.service import inspect, spool_base64
 from clinic.patients.models import Patient
 from core.access import Principal
 from core.ai_contract import (
@@ -43,6 +42,7 @@ from core.ids import new_id
 from core.jail import Jail
 from core.parts import Parts
 from core.settings import Settings
+from core.spool import Spool
 from tenants.audit.service import audit
 from tenants.directory.cache import Directory, TenantRecord
 from tenants.plans.counter import UsageCounter
@@ -65,6 +65,7 @@ class Asking:
     counter: UsageCounter
     store: BlobStore
     jail: Jail
+    spool: Spool
     max_image_bytes: int
     max_image_pixels: int
 
@@ -80,6 +81,7 @@ class Asking:
             counter=parts[UsageCounter],
             store=parts[BlobStore],  # type: ignore[type-abstract]  # a port, held under its own name
             jail=parts[Jail],
+            spool=parts[Spool],
             max_image_bytes=settings.max_image_bytes,
             max_image_pixels=settings.max_image_pixels,
         )
@@ -214,10 +216,11 @@ async def count(asking: Asking, endpoint: AiEndpoint) -> None:
 
 async def _inspected(asking: Asking, image: AskedImage) -> AiImage:
     limit = asking.max_image_bytes
-    data = await asyncio.to_thread(decode_base64, image.data, limit)
-    seen = await inspect(
-        asking.jail, data, image.media_type, max_bytes=limit, max_pixels=asking.max_image_pixels
-    )
+    async with asking.spool.open() as file:
+        await spool_base64(file, image.data, limit)
+        seen = await inspect(
+            asking.jail, file, image.media_type, max_bytes=limit, max_pixels=asking.max_image_pixels
+        )
     return AiImage(
         image_id=image.image_id,
         sha256=hashlib.sha256(seen.display).hexdigest(),

@@ -24,7 +24,16 @@ from clinic.images.errors import (
     ImageTypeMismatch,
     ImageTypeUnsupported,
 )
-from clinic.images.metadata import PNG_SIGNATURE, Kind, Structure, read_structure, require_all_rows
+from clinic.images.metadata import (
+    PNG_SIGNATURE,
+    Kind,
+    Piece,
+    Structure,
+    join,
+    read_structure,
+    require_all_rows,
+)
+from core.spool import SealedFile
 
 MediaType = Literal["image/jpeg", "image/png"]
 
@@ -61,8 +70,8 @@ class InspectedImage:
     """A photograph that was decoded whole, and its copies.
 
     `width` and `height` are in pixels as stored; `orientation` (EXIF, 1 to 8) says how to turn them upright.
-    `original` is the upload without metadata, pixels bit-exact; `sha256` is its hash, `upload_sha256` that of
-    what was sent (both lower-case hexadecimal). `display` (longest side at most 2,048) and `thumbnail` (256)
+    `original` is the upload without metadata, pixels bit-exact, as pieces of the upload; `size` is its length in
+    bytes and `sha256` its hash (lower-case hexadecimal). `display` (longest side at most 2,048) and `thumbnail` (256)
     are upright JPEGs in the photograph's own colour space. `captured_at` is the camera's clock, without a time
     zone. `hints` are codes of the AI contract's image issues that need no AI: `low_resolution`.
     """
@@ -72,12 +81,21 @@ class InspectedImage:
     height: int
     orientation: int
     captured_at: datetime | None
-    upload_sha256: str
+    original: tuple[Piece, ...]
+    size: int
     sha256: str
-    original: bytes
     display: bytes
     thumbnail: bytes
     hints: tuple[str, ...]
+
+
+def inspect_upload(
+    upload: SealedFile, *, declared_type: str | None, max_bytes: int, max_pixels: int
+) -> InspectedImage:
+    """`inspect_image` for a file in the spool."""
+    return inspect_image(
+        upload.read(), declared_type=declared_type, max_bytes=max_bytes, max_pixels=max_pixels
+    )
 
 
 def inspect_image(
@@ -99,9 +117,10 @@ def inspect_image(
     _compare_declared(declared_type, kind)
     structure = read_structure(data, kind)
     _refuse_unfit(structure, max_pixels)
+    stripped = join(data, structure.pieces)
     if kind == "png":
-        require_all_rows(structure.stripped)
-    picture = _decode(structure.stripped, kind)
+        require_all_rows(stripped)
+    picture = _decode(stripped, kind)
     display = _copy(picture, DISPLAY_SIDE, structure.orientation)
     return InspectedImage(
         media_type=_MEDIA_TYPES[kind],
@@ -109,9 +128,9 @@ def inspect_image(
         height=structure.height,
         orientation=structure.orientation,
         captured_at=structure.captured_at,
-        upload_sha256=hashlib.sha256(data).hexdigest(),
-        sha256=hashlib.sha256(structure.stripped).hexdigest(),
-        original=structure.stripped,
+        original=structure.pieces,
+        size=len(stripped),
+        sha256=hashlib.sha256(stripped).hexdigest(),
         display=_jpeg(display, quality=88),
         thumbnail=_jpeg(_copy(display, THUMBNAIL_SIDE, 1), quality=82),
         hints=("low_resolution",) if min(structure.width, structure.height) < HELPFUL_SIDE else (),

@@ -3,12 +3,14 @@
 A photograph carries where and when it was taken, by which device, and often a second, smaller copy of itself.
 Re-encoding would lose all that, but the image's quality with it; so the file is walked segment by segment
 (JPEG: ITU-T T.81, annex B) or chunk by chunk (PNG: W3C PNG, third edition, section 5) and only what is
-needed to show it is copied, byte for byte. The colour profile stays, and of EXIF the orientation alone.
+needed to show it is kept, byte for byte. The colour profile stays, and of EXIF the orientation alone. What is
+kept is told by where it stands in the file, so that a long file is neither copied nor moved between processes.
 """
 
 import re
 import struct
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
@@ -17,9 +19,12 @@ from clinic.images.errors import ImageDamaged
 
 Kind = Literal["jpeg", "png"]
 
+Piece = range | bytes
+"""A part of a rewritten file: these bytes of the one it was made from, or a few bytes of our own."""
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PNG_HEADER_END = 33  # signature and IHDR, which comes first
 _PNG_KEPT = {
-    b"IHDR",
     b"PLTE",
     b"IDAT",
     b"IEND",
@@ -37,6 +42,8 @@ _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOFn: all of C0–CF but DHT, JPG and DAC
 _TABLES = {0xC4, 0xCC, 0xDB, 0xDC, 0xDD}  # DHT, DAC, DQT, DNL, DRI
+_MOST_PIECES = 1_000  # honest files have a dozen; what others are told of must stay short
+
 _MARKER = re.compile(rb"\xff+[^\xff]")  # any number of fill bytes may stand before it
 # Inside a scan 0xFF is data when a zero follows, a restart marker D0–D7, or a fill byte before another 0xFF.
 _SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
@@ -70,7 +77,7 @@ class Structure:
     """EXIF orientation, 1 (upright) to 8."""
     captured_at: datetime | None
     """The camera's clock, whose time zone nobody knows."""
-    stripped: bytes
+    pieces: tuple[Piece, ...]
     """The file without metadata; decodes to the same pixels."""
 
 
@@ -80,7 +87,13 @@ def strip_metadata(data: bytes, kind: Kind) -> bytes:
     Raises `ImageDamaged`. Whatever follows the end of the (first) picture is dropped: the further pictures
     of a multi-picture file (CIPA DC-007) as much as an appended archive.
     """
-    return read_structure(data, kind).stripped
+    return join(data, read_structure(data, kind).pieces)
+
+
+def join(data: bytes, pieces: Iterable[Piece]) -> bytes:
+    """The file that the pieces of `data` make."""
+    view = memoryview(data)
+    return b"".join(piece if isinstance(piece, bytes) else view[piece.start : piece.stop] for piece in pieces)
 
 
 def read_structure(data: bytes, kind: Kind) -> Structure:
@@ -95,7 +108,7 @@ def _read_jpeg(data: bytes) -> Structure:
     if data[:2] != b"\xff\xd8":
         raise ImageDamaged("The file does not start as a JPEG does. Upload the original file.")
     jfif, exif, frame = b"", b"", b""
-    kept: list[bytes] = []
+    kept: list[Piece] = []
     position, scanned = 2, False
     while True:
         start = position
@@ -113,22 +126,22 @@ def _read_jpeg(data: bytes) -> Structure:
         if length < 2 or len(body) != length - 2:
             raise struct.error("segment longer than the file")
         position += 1 + length
-        segment = b"\xff" + data[position - length - 1 : position]
+        segment = range(position - length - 2, position)  # with one 0xFF before its marker
         if marker == _SOS:
             end = _SCAN_END.search(data, position)
             if not frame or not end:
                 raise struct.error("scan without a frame or an end")
-            kept.append(data[start : end.start()])
+            _keep(kept, range(start, end.start()))
             position, scanned = end.start(), True
         elif marker in _FRAMES:
             if frame:
                 raise ImageDamaged("The JPEG describes more than one frame. Save it anew as a plain JPEG.")
             frame = body
-            kept.append(segment)
+            _keep(kept, segment)
         elif marker in _TABLES or (marker == _APP2 and body.startswith(b"ICC_PROFILE\x00")):
-            kept.append(segment)
+            _keep(kept, segment)
         elif marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12:
-            kept.append(b"\xff\xee\x00\x0e" + body[:12])  # tells RGB from YCbCr
+            _keep(kept, b"\xff\xee\x00\x0e" + body[:12])  # tells RGB from YCbCr
         elif marker == _APP0 and body.startswith(b"JFIF\x00") and len(body) >= 14:
             jfif = jfif or b"\xff\xe0\x00\x10" + body[:12] + b"\x00\x00"  # without its thumbnail
         elif marker == _APP1 and body.startswith(b"Exif\x00"):
@@ -144,15 +157,26 @@ def _read_jpeg(data: bytes) -> Structure:
     if orientation != 1:
         payload = b"Exif\x00\x00" + _minimal_exif(orientation)
         jfif += b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
-    stripped = b"".join((b"\xff\xd8", jfif, *kept, b"\xff\xd9"))
-    return Structure(width, height, bits, components == 4, False, orientation, captured_at, stripped)
+    pieces = (b"\xff\xd8" + jfif, *kept, b"\xff\xd9")
+    return Structure(width, height, bits, components == 4, False, orientation, captured_at, pieces)
+
+
+def _keep(kept: list[Piece], piece: Piece) -> None:
+    """Add a piece; one that goes on where the last ended makes it longer."""
+    last = kept[-1] if kept else b""
+    if isinstance(piece, range) and isinstance(last, range) and last.stop == piece.start:
+        kept[-1] = range(last.start, piece.stop)
+    elif len(kept) == _MOST_PIECES:
+        raise ImageDamaged("The file has too much between the parts of its picture. Save it anew.")
+    else:
+        kept.append(piece)
 
 
 def _read_png(data: bytes) -> Structure:
     if not data.startswith(PNG_SIGNATURE):
         raise ImageDamaged("The file does not start as a PNG does. Upload the original file.")
     header, exif = b"", b""
-    kept: list[bytes] = []
+    kept: list[Piece] = []
     position, pictured, animated, name = len(PNG_SIGNATURE), False, False, b""
     while name != b"IEND":
         (length,) = struct.unpack_from(">I", data, position)
@@ -174,16 +198,15 @@ def _read_png(data: bytes) -> Structure:
         animated |= name == b"acTL"
         pictured |= name == b"IDAT"
         if name in _PNG_KEPT:
-            kept.append(data[position : position + 12 + length])
+            _keep(kept, range(position, position + 12 + length))
         position += 12 + length
     if not pictured:
         raise ImageDamaged("The PNG holds no picture. Upload the original file.")
     width, height, bits = struct.unpack_from(">IIB", header)
     orientation, captured_at = read_exif(exif)
-    if orientation != 1:
-        kept.insert(1, _png_chunk(b"eXIf", _minimal_exif(orientation)))
-    stripped = PNG_SIGNATURE + b"".join(kept)
-    return Structure(width, height, bits, False, animated, orientation, captured_at, stripped)
+    turned = [_png_chunk(b"eXIf", _minimal_exif(orientation))] if orientation != 1 else []
+    pieces = (range(_PNG_HEADER_END), *turned, *kept)
+    return Structure(width, height, bits, False, animated, orientation, captured_at, pieces)
 
 
 def require_all_rows(png: bytes) -> None:

@@ -1,23 +1,25 @@
 """A photograph as it arrives: base64 in JSON, as the body itself, or as a part of a form.
 
-FastAPI would parse the JSON on the event loop, and would take a form of any length; here nothing is held that the
-limit does not allow, and what is long is worked on in a thread.
+FastAPI would hold all of a JSON body, and write a form's file to a disk as it came; here every photograph goes into
+the spool piece by piece, and no more of it than the limit allows.
 """
 
-import asyncio
 from collections.abc import AsyncGenerator
-from typing import Any, cast
+from typing import Any
 
-from fastapi import Request, UploadFile
+from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
+from starlette.datastructures import Headers, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from clinic.images.errors import ImageTooLarge, ImageTypeUnsupported
+from clinic.images.json_body import PhotographInJson
 from clinic.images.schemas import ImageFields, ImageUpload, View
-from clinic.images.service import SentImage, decode_base64
+from clinic.images.service import SentImage
+from core.spool import SpooledFile
 
 # What a form may have beside the file: boundaries, part headers and two short fields.
 _FORM_OVERHEAD = 65_536
@@ -44,81 +46,118 @@ REQUEST_BODY: dict[str, Any] = {
 
 
 async def receive_image(
-    request: Request, *, view: View | None, body_site: str | None, max_bytes: int
+    request: Request, file: SpooledFile, *, view: View | None, body_site: str | None, max_bytes: int
 ) -> SentImage:
-    """The photograph in the request's body; `view` and `body_site` are those of the query, for a body that has no
-    room for them.
+    """Write the photograph in the request's body to `file` and finish it; returns what was said of it. `view` and
+    `body_site` are those of the query, for a body that has no room for them.
 
     Raises `ImageTooLarge` as soon as more has arrived than allowed, `ImageTypeUnsupported`, `ImageNotBase64`,
-    `RequestValidationError`, and `HTTPException` (400) for a form that cannot be read or a client that went away.
+    `TooLarge`, `SpoolFull`, `RequestValidationError`, and `HTTPException` (400) for a form that cannot be read or
+    a client that went away.
     """
     declared = request.headers.get("Content-Type", "")
     media_type = declared.partition(";")[0].strip().lower()
     try:
         if media_type == "application/json":
-            return await asyncio.to_thread(_from_json, await request.body(), max_bytes)
-        if media_type == "multipart/form-data":
-            return await _from_form(request, max_bytes)
-        if media_type.startswith("image/"):
+            sent = await _from_json(request, file, max_bytes)
+        elif media_type == "multipart/form-data":
+            sent = await _from_form(request, file, max_bytes)
+        elif media_type.startswith("image/"):
             if view is None:
                 raise _missing("query", "view")
-            chunks = [chunk async for chunk in _at_most(request, max_bytes, max_bytes)]
-            return SentImage(b"".join(chunks), declared, view, body_site)
+            async for chunk in _at_most(request, max_bytes, max_bytes):
+                await file.write(chunk)
+            sent = SentImage(declared, view, body_site)
+        else:
+            raise ImageTypeUnsupported(
+                "Send the photograph as image/jpeg or image/png, in multipart/form-data, or as base64 in "
+                "application/json."
+            )
     except ClientDisconnect as error:
         raise HTTPException(400, "The body ended early.") from error
-    raise ImageTypeUnsupported(
-        "Send the photograph as image/jpeg or image/png, in multipart/form-data, or as base64 in application/json."
-    )
+    await file.finish()
+    return sent
+
+
+async def _write(file: SpooledFile, data: bytes, max_bytes: int) -> None:
+    if file.size + len(data) > max_bytes:
+        raise _too_large(max_bytes)
+    await file.write(data)
 
 
 async def _at_most(request: Request, limit: int, max_bytes: int) -> AsyncGenerator[bytes, None]:
     """The body in pieces, as long as there are no more than `limit` bytes."""
-    too_large = ImageTooLarge(f"At most {max_bytes:,} bytes are accepted.")
     announced = request.headers.get("Content-Length", "")
     if announced.isdecimal() and int(announced) > limit:
-        raise too_large
+        raise _too_large(max_bytes)
     taken = 0
     async for chunk in request.stream():
         taken += len(chunk)
         if taken > limit:
-            raise too_large
+            raise _too_large(max_bytes)
         yield chunk
 
 
-def _from_json(body: bytes, max_bytes: int) -> SentImage:
+async def _from_json(request: Request, file: SpooledFile, max_bytes: int) -> SentImage:
+    body = PhotographInJson()
+    async for chunk in request.stream():
+        await _write(file, body.feed(chunk), max_bytes)
     try:
-        upload = ImageUpload.model_validate_json(body)
+        upload = ImageUpload.model_validate_json(body.kept)
     except ValidationError as error:
         raise _refusal(error, "body") from error
-    return SentImage(decode_base64(upload.data, max_bytes), upload.media_type, upload.view, upload.body_site)
+    body.decoder.finish()
+    return SentImage(upload.media_type, upload.view, upload.body_site)
 
 
-async def _from_form(request: Request, max_bytes: int) -> SentImage:
+class _SpooledPart(UploadFile):
+    """A form's file that goes straight into the spool."""
+
+    def __init__(self, part: UploadFile, file: SpooledFile, max_bytes: int) -> None:
+        super().__init__(part.file, filename=part.filename, headers=part.headers)
+        self._spooled = file
+        self._max_bytes = max_bytes
+
+    async def write(self, data: bytes) -> None:
+        await _write(self._spooled, data, self._max_bytes)
+
+
+class _FormParser(MultiPartParser):
+    """Takes a form with one file; Starlette's own would write it to a disk as it came."""
+
+    def __init__(
+        self, headers: Headers, stream: AsyncGenerator[bytes, None], file: SpooledFile, max_bytes: int
+    ) -> None:
+        super().__init__(headers, stream, max_files=1, max_fields=8, max_part_size=_FORM_OVERHEAD)
+        self._spooled = file
+        self._max_bytes = max_bytes
+
+    def on_headers_finished(self) -> None:
+        super().on_headers_finished()
+        if (part := self._current_part.file) is not None:
+            self._current_part.file = _SpooledPart(part, self._spooled, self._max_bytes)
+
+
+async def _from_form(request: Request, file: SpooledFile, max_bytes: int) -> SentImage:
     stream = _at_most(request, max_bytes + _FORM_OVERHEAD, max_bytes)
-    parser = MultiPartParser(request.headers, stream, max_files=1, max_fields=8, max_part_size=_FORM_OVERHEAD)
-    # Bounded as it is, it stays in memory: what still says where it was taken must not be written to a disk.
-    parser.spool_max_size = max_bytes + _FORM_OVERHEAD
+    parser = _FormParser(request.headers, stream, file, max_bytes)
     try:
         fields = dict((await parser.parse()).multi_items())
-        file = fields.pop("file", None)
-        if file is None or isinstance(file, str):
-            raise _missing("body", "file")
-        # A part's own type stays undeclared where the client did not say: then the content alone decides.
-        upload = cast(UploadFile, file)
-        data = await upload.read(max_bytes + 1)
-        if len(data) > max_bytes:
-            raise ImageTooLarge(f"At most {max_bytes:,} bytes are accepted.")
-        try:
-            sent = ImageFields.model_validate(fields)
-        except ValidationError as error:
-            raise _refusal(error, "body") from error
-        return SentImage(data, upload.content_type or None, sent.view, sent.body_site)
     except MultiPartException as error:
         raise HTTPException(400, error.message) from error
     finally:
         # A form that breaks off within its file does not name it, so that closing the form would leave it open.
         for opened in parser._files_to_close_on_error:
             opened.close()
+    part = fields.pop("file", None)
+    if not isinstance(part, UploadFile):
+        raise _missing("body", "file")
+    try:
+        sent = ImageFields.model_validate(fields)
+    except ValidationError as error:
+        raise _refusal(error, "body") from error
+    # A part's own type stays undeclared where the client did not say: then the content alone decides.
+    return SentImage(part.content_type or None, sent.view, sent.body_site)
 
 
 def _refusal(error: ValidationError, where: str) -> RequestValidationError:
@@ -129,3 +168,7 @@ def _refusal(error: ValidationError, where: str) -> RequestValidationError:
 
 def _missing(*location: str) -> RequestValidationError:
     return RequestValidationError([{"type": "missing", "loc": location, "msg": "Field required"}])
+
+
+def _too_large(max_bytes: int) -> ImageTooLarge:
+    return ImageTooLarge(f"At most {max_bytes:,} bytes are accepted.")

@@ -35,6 +35,7 @@ from core.pagination import BadCursor, Page, Paged
 from core.parts import part
 from core.problems import Forbidden, Unauthenticated, responses
 from core.settings import Settings
+from core.spool import Spool, SpoolFull
 from tenants.directory.cache import Directory
 from tenants.plans.errors import QuotaExceeded
 
@@ -76,6 +77,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
         ImageAnimated,
         ImageColourUnsupported,
         ImageUndecodable,
+        SpoolFull,
         BlobStoreUnavailable,
     ),
     openapi_extra={"requestBody": REQUEST_BODY},
@@ -88,6 +90,7 @@ async def upload(
     database: Annotated[Database, part(Database)],
     store: Annotated[BlobStore, part(BlobStore)],
     jail: Annotated[Jail, part(Jail)],
+    spool: Annotated[Spool, part(Spool)],
     settings: Annotated[Settings, part(Settings)],
     directory: Annotated[Directory, part(Directory)],
     view: Annotated[
@@ -99,20 +102,23 @@ async def upload(
 ) -> ImageOut:
     """JPEG or PNG: as the body itself, as the part `file` of a form, or as base64 in JSON. Metadata such as place and device is removed, pixels stay as they are. Sending the same
     photograph again is safe: it gives the image there is."""
-    sent = await receive_image(request, view=view, body_site=body_site, max_bytes=settings.max_image_bytes)
     tenant = directory.by_key(principal.tenant.key)
     assert tenant is not None  # routing found the request's tenant there
-    image, created = await service.upload_image(
-        database,
-        TenantBlobs(store, principal.tenant.container),
-        jail,
-        principal,
-        case_id,
-        sent,
-        max_bytes=settings.max_image_bytes,
-        max_pixels=settings.max_image_pixels,
-        storage_limit=tenant.limits["storage_bytes"],
-    )
+    max_bytes = settings.max_image_bytes
+    async with spool.open() as file:
+        sent = await receive_image(request, file, view=view, body_site=body_site, max_bytes=max_bytes)
+        image, created = await service.upload_image(
+            database,
+            TenantBlobs(store, principal.tenant.container),
+            jail,
+            principal,
+            case_id,
+            file,
+            sent,
+            max_bytes=max_bytes,
+            max_pixels=settings.max_image_pixels,
+            storage_limit=tenant.limits["storage_bytes"],
+        )
     response.headers["Location"] = f"/v1/cases/{case_id}/images/{image.id}"
     if not created:
         response.status_code = 200

@@ -5,9 +5,8 @@ blobs → commit. The doorbell rung with the reservation has `clinic.images.swee
 back for. No transaction is open while a blob is written or a picture decoded.
 """
 
-import asyncio
-import base64
 import hashlib
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -16,8 +15,8 @@ from sqlalchemy import func, select, text
 
 from clinic.cases.errors import NotYourPart
 from clinic.cases.visibility import find_case
+from clinic.images.base64_decoder import Base64Decoder
 from clinic.images.errors import (
-    ImageNotBase64,
     ImageNotFound,
     ImagesClosed,
     ImageTooLarge,
@@ -25,7 +24,8 @@ from clinic.images.errors import (
     ImageUploadInterrupted,
     TooManyImages,
 )
-from clinic.images.inspection import InspectedImage, inspect_image
+from clinic.images.inspection import InspectedImage, inspect_upload
+from clinic.images.metadata import Piece
 from clinic.images.models import Image
 from clinic.images.schemas import Variant, View
 from core.access import Principal
@@ -33,6 +33,7 @@ from core.ai_contract import MAX_IMAGES
 from core.blobs import TenantBlobs
 from core.database import Database, TenantSession
 from core.jail import Jail, JailCrash, JailTimeout
+from core.spool import SpooledFile
 from tenants.audit.service import audit
 from tenants.plans import storage
 
@@ -46,39 +47,34 @@ _RING = text("SELECT doorbell.ring('sweep-images', now() + interval '15 minutes'
 
 @dataclass(frozen=True, slots=True)
 class SentImage:
-    """A file as it was sent, with the media type it was declared as, if any."""
+    """What was said of a photograph: `media_type` is what it was declared as, if anything."""
 
-    data: bytes
     media_type: str | None
     view: View
     body_site: str | None
 
 
-def decode_base64(data: str, max_bytes: int) -> bytes:
-    """The bytes of strict base64, at most `max_bytes` of them. Raises `ImageTooLarge`, `ImageNotBase64`."""
-    if len(data) > (max_bytes + 2) // 3 * 4:
+async def spool_base64(file: SpooledFile, text: str, max_bytes: int) -> None:
+    """Write the bytes of strict base64 to `file`, at most `max_bytes` of them, and finish it. Raises
+    `ImageTooLarge`, `ImageNotBase64`, `SpoolFull`."""
+    if len(text) > (max_bytes + 2) // 3 * 4:
         raise ImageTooLarge(f"At most {max_bytes:,} bytes are accepted.")
-    try:
-        if data.find("=", 0, max(0, len(data) - 2)) >= 0:
-            raise ValueError("padding before the end")
-        # In pieces, because decoding holds Python's one lock: all at once would stop the event loop as well.
-        pieces = range(0, len(data), _BASE64_PIECE)
-        return b"".join(base64.b64decode(data[at : at + _BASE64_PIECE], validate=True) for at in pieces)
-    except ValueError as error:
-        raise ImageNotBase64(
-            "`data` must be base64 with the standard alphabet and padding, without line breaks or a `data:` prefix."
-        ) from error
+    decoder = Base64Decoder()
+    for at in range(0, len(text), _BASE64_PIECE):
+        await file.write(decoder.feed(text[at : at + _BASE64_PIECE].encode()))
+    decoder.finish()
+    await file.finish()
 
 
 async def inspect(
-    jail: Jail, data: bytes, media_type: str | None, *, max_bytes: int, max_pixels: int
+    jail: Jail, file: SpooledFile, media_type: str | None, *, max_bytes: int, max_pixels: int
 ) -> InspectedImage:
-    """`inspect_image` in the jail. Raises what it raises, and `ImageUndecodable`."""
+    """`inspect_upload` in the jail. Raises what it raises, and `ImageUndecodable`."""
     try:
         return await jail.run(
             INSPECTION_S,
-            inspect_image,
-            data,
+            inspect_upload,
+            file.sealed,
             declared_type=media_type,
             max_bytes=max_bytes,
             max_pixels=max_pixels,
@@ -95,32 +91,30 @@ async def upload_image(
     jail: Jail,
     principal: Principal,
     case_id: UUID,
-    upload: SentImage,
+    file: SpooledFile,
+    sent: SentImage,
     *,
     max_bytes: int,
     max_pixels: int,
     storage_limit: int,
 ) -> tuple[Image, bool]:
-    """Add a photograph to the principal's own draft, or to a case that needs information.
+    """Add the photograph in `file`, which is finished, to the principal's own draft, or to a case that needs information.
 
     Returns the image and whether this call stored it: the same photograph again gives the same image. Raises
     `CaseNotFound`, `NotYourPart`, `ImagesClosed`, `TooManyImages`, `QuotaExceeded` and what `inspect` raises.
     """
-    digest = (await asyncio.to_thread(hashlib.sha256, upload.data)).hexdigest()
     async with database.tenant(principal.tenant) as session:
         await _require_changeable(session, principal, case_id, "draft", "needs_info")
-        query = select(Image).where(Image.case_id == case_id, Image.upload_sha256 == digest)
+        query = select(Image).where(Image.case_id == case_id, Image.upload_sha256 == file.sha256)
         present = await session.scalar(query.where(Image.status == "stored").limit(1))
     if present is not None:
         return present, False
-    inspected = await inspect(
-        jail, upload.data, upload.media_type, max_bytes=max_bytes, max_pixels=max_pixels
-    )
+    inspected = await inspect(jail, file, sent.media_type, max_bytes=max_bytes, max_pixels=max_pixels)
     async with database.tenant(principal.tenant) as session:
-        image = await _reserve(session, principal, case_id, upload, inspected, storage_limit)
+        image = await _reserve(session, principal, case_id, file.sha256, sent, inspected, storage_limit)
     if image.status == "stored":
         return image, False
-    await _store(blobs, image, inspected)
+    await _store(blobs, image, file, inspected)
     async with database.tenant(principal.tenant) as session:
         return await _commit(session, principal, image.id)
 
@@ -129,7 +123,8 @@ async def _reserve(
     session: TenantSession,
     principal: Principal,
     case_id: UUID,
-    upload: SentImage,
+    upload_sha256: str,
+    sent: SentImage,
     inspected: InspectedImage,
     storage_limit: int,
 ) -> Image:
@@ -137,7 +132,7 @@ async def _reserve(
     # The case's lock orders attempts with the same photograph, and decides whether the case still takes one.
     await _require_changeable(session, principal, case_id, "draft", "needs_info", lock=True)
     display_sha256 = hashlib.sha256(inspected.display).hexdigest()
-    stored_size = len(inspected.original) + len(inspected.display) + len(inspected.thumbnail)
+    stored_size = inspected.size + len(inspected.display) + len(inspected.thumbnail)
     growth = stored_size
     image = await session.scalar(
         select(Image).where(Image.case_id == case_id, Image.sha256 == inspected.sha256).with_for_update()
@@ -153,13 +148,13 @@ async def _reserve(
             media_type=inspected.media_type,
             width=inspected.height if turned else inspected.width,
             height=inspected.width if turned else inspected.height,
-            size=len(inspected.original),
+            size=inspected.size,
             stored_size=stored_size,
             sha256=inspected.sha256,
-            upload_sha256=inspected.upload_sha256,
+            upload_sha256=upload_sha256,
             display_sha256=display_sha256,
-            body_site=upload.body_site,
-            view=upload.view,
+            body_site=sent.body_site,
+            view=sent.view,
             captured_at=_as_utc(inspected.captured_at),
             hints=list(inspected.hints),
         )
@@ -180,15 +175,23 @@ def _as_utc(camera_clock: datetime | None) -> datetime | None:
     return camera_clock.replace(tzinfo=UTC) if camera_clock else None
 
 
-async def _store(blobs: TenantBlobs, image: Image, inspected: InspectedImage) -> None:
-    jpeg = "image/jpeg"
-    for variant, content, content_type in (
-        ("original", inspected.original, inspected.media_type),
-        ("display", inspected.display, jpeg),
-        ("thumbnail", inspected.thumbnail, jpeg),
-    ):
+async def _store(blobs: TenantBlobs, image: Image, file: SpooledFile, inspected: InspectedImage) -> None:
+    async def put(variant: Variant, content: bytes | AsyncIterator[bytes], content_type: str) -> None:
         # Overwriting, since an earlier attempt may have come as far as this.
         await blobs.put(f"{image.prefix}/{variant}", content, content_type=content_type, overwrite=True)
+
+    await put("original", _content(file, inspected.original), inspected.media_type)
+    await put("display", inspected.display, "image/jpeg")
+    await put("thumbnail", inspected.thumbnail, "image/jpeg")
+
+
+async def _content(file: SpooledFile, pieces: Iterable[Piece]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        if isinstance(piece, bytes):
+            yield piece
+        else:
+            async for chunk in file.chunks(piece.start, piece.stop):
+                yield chunk
 
 
 async def _commit(session: TenantSession, principal: Principal, image_id: UUID) -> tuple[Image, bool]:

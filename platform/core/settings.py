@@ -65,6 +65,16 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(
         60_000_000, ge=10_000, description="Largest image, in pixels, before decoding."
     )
+    upload_directory: Path | None = Field(
+        None,
+        description="Where uploads lie, encrypted, until they are stored; the system's directory for temporary "
+        "files if unset.",
+    )
+    upload_space_bytes: int = Field(
+        1_000_000_000,
+        ge=1_000_000,
+        description="Longest that all uploads of one process together may be at a time, in bytes.",
+    )
     jail_workers: int = Field(2, ge=1, le=64, description="Processes that decode images, SAML and PDFs.")
     access_token_s: int = Field(600, ge=60, le=3600, description="Life of an access token, in seconds.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(

@@ -29,6 +29,7 @@ from core.ai_contract import AiEndpoint
 from core.blobs import BlobStore
 from core.database import Database
 from core.jail import Jail
+from core.spool import Spool
 from tenants.audit.models import AuditEvent
 from tenants.directory.cache import Directory
 from tenants.directory.service import update_tenant
@@ -134,6 +135,7 @@ async def test_what_the_ai_service_is_told_names_nobody(clinic: Clinic, world: W
             counter=world.parts[UsageCounter],
             store=world.parts[BlobStore],  # type: ignore[type-abstract]
             jail=world.parts[Jail],
+            spool=world.parts[Spool],
             max_image_bytes=10**7,
             max_image_pixels=10**7,
         )

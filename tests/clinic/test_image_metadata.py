@@ -163,6 +163,18 @@ def test_malformed_structures_are_refused(kind: Kind, data: bytes) -> None:
         strip_metadata(data, kind)
 
 
+def test_what_is_kept_is_told_in_few_pieces() -> None:
+    for kind, data in SAMPLES.values():
+        pieces = read_structure(data, kind).pieces
+        assert len(pieces) < 10
+        assert sum(len(piece) for piece in pieces if isinstance(piece, bytes)) < 100
+    table, comment = b"\xff\xdd\x00\x04\x00\x00", b"\xff\xfe\x00\x02"
+    data = jpeg()
+    assert len(read_structure(data[:20] + (table + comment) * 900 + data[20:], "jpeg").pieces) > 900
+    with pytest.raises(ImageDamaged, match="too much between"):
+        read_structure(data[:20] + (table + comment) * 1_001 + data[20:], "jpeg")
+
+
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_exif_is_read_in_both_byte_orders_and_never_trusted(order: str) -> None:
     magic = b"II*\x00" if order == "<" else b"MM\x00*"

@@ -12,9 +12,7 @@ import pytest
 from PIL import Image as Picture
 from sqlalchemy import func, select, text, update
 
-from clinic.images.errors import ImageNotBase64, ImageTooLarge
 from clinic.images.models import Image
-from clinic.images.service import decode_base64
 from core.ai_contract import MAX_IMAGES
 from core.blobs import BlobNotFound, BlobStore
 from tenants.audit.models import AuditEvent
@@ -195,14 +193,6 @@ async def test_what_is_no_photograph_is_refused(
     refused = await upload(clinic.referrer, case, photograph() | change)
     assert (refused.status_code, refused.json()["type"].rsplit(":", 1)[1]) == (status, slug)
     assert await blob_names(world, f"cases/{case['id']}/") == []
-
-
-def test_size_is_checked_before_decoding() -> None:
-    assert decode_base64(base64.b64encode(bytes(10)).decode(), max_bytes=10) == bytes(10)
-    with pytest.raises(ImageTooLarge):
-        decode_base64("!" * 20, max_bytes=10)
-    with pytest.raises(ImageNotBase64):
-        decode_base64("AA==AA==", max_bytes=10)
 
 
 async def test_a_case_has_as_many_photographs_as_the_ai_takes(clinic: Clinic) -> None:
