@@ -28,8 +28,9 @@ from core.logins import Logins
 from core.parts import Parts
 from core.settings import Settings
 from gateway.assembly import assemble, disassemble, open_admin_database, provisioning_steps
+from migrations.fleet import migrate
 from migrations.rendering import head
-from migrations.runner import login_of, migrate
+from migrations.runner import login_of
 from tenants.directory.cache import Directory
 from tenants.plans.service import set_quota
 from tenants.provisioning.service import provision

@@ -20,7 +20,8 @@ app.add_typer(quotas.app, name="quotas")
 app.add_typer(sso.app, name="sso")
 app.add_typer(clients.app, name="clients")
 app.add_typer(ai.app, name="ai")
-for command in (migrate.migrate, serve.serve, worker.worker, doctor.doctor, demo.demo):
+app.add_typer(migrate.app, name="migrate")
+for command in (serve.serve, worker.worker, doctor.doctor, demo.demo):
     app.command()(command)
 app.command("reference-ai")(reference.reference_ai)
 app.command("reference-idp")(reference.reference_idp)
@@ -49,6 +50,7 @@ def main(
       dermadetect doctor
       dermadetect serve
 
-    Exit codes: 0 done · 1 failed, or not healthy · 2 wrong usage · 3 partly failed · 4 not configured.
+    Exit codes: 0 done · 1 failed, or not healthy · 2 wrong usage · 3 partly failed · 4 not configured ·
+    5 stopped before the end.
     Results go to standard output (JSON with --json), everything else to standard error.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from core.database import AdminDatabase, ControlSession, TenantSession
     from core.settings import Settings
 
-FAILED, USAGE, PARTLY_FAILED, NOT_CONFIGURED = 1, 2, 3, 4
+FAILED, USAGE, PARTLY_FAILED, NOT_CONFIGURED, STOPPED = 1, 2, 3, 4, 5
 
 T = TypeVar("T")
 

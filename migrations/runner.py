@@ -1,42 +1,19 @@
-"""Bringing the control schema and every tenant's schema to head."""
+"""Bringing the control schema to head, and making a tenant's schema at head."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
-from alembic.util import CommandError
-from sqlalchemy import select
 
-from core.database import AdminDatabase
-from migrations.rendering import head, render, tenant_script
+from core.database import AdminDatabase, TenantScope
+from migrations.rendering import after, head, render, tenant_script
 from tenants.directory.models import Tenant
-from tenants.directory.service import next_epoch
 from tenants.provisioning.roles import OWNER, create_role, grant_control, grant_switch, prepare_owner
 
 LOCK_TIMEOUT_MS = 3_000
 
 
-@dataclass
-class Migrated:
-    """What a run did: revisions before and after, schemas migrated, and what failed by tenant slug."""
-
-    control: tuple[str | None, str]
-    tenants: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Pending:
-    """What a run would do: the control schema's revisions before and after, each tenant's present revision by
-    slug, and the revision they would get."""
-
-    control: tuple[str | None, str]
-    tenants: dict[str, str | None]
-    head: str
-
-
-async def _revision(connection: asyncpg.Connection, schema: str) -> str | None:
+async def revision_of(connection: asyncpg.Connection, schema: str) -> str | None:
+    """What a schema's revision row says; None where there is none."""
     if not await connection.fetchval("SELECT to_regclass($1)", f"{schema}.alembic_version"):
         return None
     revision: str | None = await connection.fetchval(f"SELECT version_num FROM {schema}.alembic_version")
@@ -52,11 +29,14 @@ async def _apply(connection: asyncpg.Connection, schema: str, sql: str) -> None:
 
 
 async def migrate_control(database: AdminDatabase, gateway_login: str) -> tuple[str | None, str]:
-    """Bring the control schema to head and renew the gateway's rights. Returns revisions before and after."""
+    """Bring the control schema to head and renew the gateway's rights. Returns revisions before and after.
+    Raises `UnknownRevision` where a newer release made it."""
     async with database.connection() as connection:
         await connection.execute("SELECT pg_advisory_lock(hashtext('dermadetect migrate control'))")
         await prepare_owner(connection)
-        before = await _revision(connection, "control")
+        before = await revision_of(connection, "control")
+        if before is not None:
+            after("control", before)  # a newer release's tables are not ours to touch
         if before != head("control"):
             create = f"CREATE SCHEMA IF NOT EXISTS control AUTHORIZATION {OWNER};\n" if before is None else ""
             await _apply(connection, "control", create + render("control", before))
@@ -65,60 +45,14 @@ async def migrate_control(database: AdminDatabase, gateway_login: str) -> tuple[
     return before, head("control")
 
 
-async def _behind(database: AdminDatabase) -> Sequence[Tenant]:
-    async with database.control() as session:
-        return (
-            await session.scalars(
-                select(Tenant)
-                .where(Tenant.schema_revision.is_not(None), Tenant.schema_revision != head("tenant"))
-                .order_by(Tenant.slug)
-            )
-        ).all()
-
-
-async def pending(database: AdminDatabase) -> Pending:
-    """What `migrate` would do now."""
-    async with database.connection() as connection:
-        control = await _revision(connection, "control")
-    behind = await _behind(database) if control else []
-    return Pending(
-        (control, head("control")), {each.slug: each.schema_revision for each in behind}, head("tenant")
+def empty_schema(scope: TenantScope) -> str:
+    """The SQL that makes a tenant's schema, with the rights that its tables will give the tenant's role."""
+    return (
+        f"CREATE SCHEMA {scope.schema};\n"
+        f"GRANT USAGE ON SCHEMA {scope.schema} TO {scope.role};\n"
+        f"ALTER DEFAULT PRIVILEGES IN SCHEMA {scope.schema} "
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {scope.role};\n"
     )
-
-
-async def migrate(
-    database: AdminDatabase,
-    gateway_login: str,
-    progress: Callable[[str, int, int], None] = lambda slug, done, of: None,
-) -> Migrated:
-    """Bring everything to head. A tenant that fails is reported and does not stop the others; running again
-    takes up only what is not at head. `progress` hears slug, number done, and number to do."""
-    async with database.connection() as lock:
-        # Two commands run one after the other; a killed one's lock ends with its connection.
-        await lock.execute("SELECT pg_advisory_lock(hashtext('dermadetect migrate'))")
-        report = Migrated(control=await migrate_control(database, gateway_login))
-        behind = await _behind(database)
-        for done, tenant in enumerate(behind, 1):
-            try:
-                # A connection each: one that broke, or grew by the catalog of many schemas, is nobody else's.
-                async with database.connection() as connection:
-                    before = await _revision(connection, tenant.scope.schema)
-                    if before != head("tenant"):
-                        await _apply(connection, tenant.scope.schema, render("tenant", before))
-                await _record(database, tenant)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, CommandError, OSError) as error:
-                report.failed[tenant.slug] = f"{getattr(error, 'sqlstate', type(error).__name__)}: {error}"
-            else:
-                report.tenants.append(tenant.slug)
-            progress(tenant.slug, done, len(behind))
-    return report
-
-
-async def _record(database: AdminDatabase, tenant: Tenant) -> None:
-    async with database.control() as session:
-        row = await session.get_one(Tenant, tenant.id)
-        row.schema_revision = head("tenant")
-        row.epoch = await next_epoch(session)
 
 
 async def create_schema(database: AdminDatabase, tenant: Tenant, gateway_login: str) -> None:
@@ -128,16 +62,9 @@ async def create_schema(database: AdminDatabase, tenant: Tenant, gateway_login: 
     async with database.connection() as connection:
         await create_role(connection, scope.role)
         await grant_switch(connection, scope.role, gateway_login)
-        before = await _revision(connection, scope.schema)
+        before = await revision_of(connection, scope.schema)
         if before is None:
-            await _apply(
-                connection,
-                scope.schema,
-                f"CREATE SCHEMA {scope.schema};\n"
-                f"GRANT USAGE ON SCHEMA {scope.schema} TO {scope.role};\n"
-                f"ALTER DEFAULT PRIVILEGES IN SCHEMA {scope.schema} "
-                f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {scope.role};\n" + tenant_script(),
-            )
+            await _apply(connection, scope.schema, empty_schema(scope) + tenant_script())
         elif before != head("tenant"):
             await _apply(connection, scope.schema, render("tenant", before))
 

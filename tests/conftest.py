@@ -3,6 +3,7 @@
 pytest_plugins = [
     "tests.fixtures.azurite",
     "tests.fixtures.postgres",
+    "tests.fixtures.fleet",
     "tests.fixtures.redis",
     "tests.fixtures.world",
 ]

@@ -12,7 +12,7 @@ from core.blobs import BlobStore
 from core.problems import Problem
 from gateway.assembly import provisioning_steps
 from migrations import rendering
-from migrations.runner import migrate
+from migrations.fleet import migrate
 from tenants.directory.errors import BadSlug, SlugTaken
 from tenants.directory.models import Tenant
 from tenants.directory.service import suspend
@@ -190,7 +190,7 @@ async def test_migrating_twice_does_nothing_and_leaves_a_failing_tenant_for_late
     report = await migrate(world.admin, "dermadetect_gateway")
     assert report.control == (rendering.head("control"), rendering.head("control"))
     assert report.tenants == []
-    assert report.failed == {}
+    assert report.quarantined == {}
 
 
 async def test_a_slug_that_is_another_tenants_key_names_its_own_tenant(world: World) -> None:

@@ -69,6 +69,15 @@ def upgrade() -> None:
         schema="control",
     )
     op.create_table(
+        "migration_pause",
+        sa.Column("one", sa.Boolean(), server_default="true", nullable=False),
+        sa.Column("reason", sa.Text(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("one", name=op.f("ck_migration_pause_one")),
+        sa.PrimaryKeyConstraint("one", name=op.f("pk_migration_pause")),
+        schema="control",
+    )
+    op.create_table(
         "plans",
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("limits", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
@@ -241,6 +250,32 @@ def upgrade() -> None:
         unique=True,
         schema="control",
         postgresql_where="state = 'active'",
+    )
+    op.create_table(
+        "tenant_migrations",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("state", sa.Text(), server_default="pending", nullable=False),
+        sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("due_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("error", sa.Text(), nullable=True),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint(
+            "state IN ('pending', 'done', 'quarantined')", name=op.f("ck_tenant_migrations_state")
+        ),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["control.tenants.id"], name=op.f("fk_tenant_migrations_tenant_id")
+        ),
+        sa.PrimaryKeyConstraint("tenant_id", name=op.f("pk_tenant_migrations")),
+        schema="control",
+    )
+    op.create_index(
+        "ix_tenant_migrations_pending",
+        "tenant_migrations",
+        ["attempts"],
+        unique=False,
+        schema="control",
+        postgresql_where="state = 'pending'",
     )
     op.create_table(
         "usage",
