@@ -45,6 +45,8 @@ def check_command(arguments: list[str]) -> None:
     command: Any = typer.main.get_command(cli_app)
     rest = list(arguments)
     while isinstance(command, TyperGroup):
+        if command.invoke_without_command and (not rest or rest[0].startswith("-")):
+            break  # it does something by itself
         assert rest[0] in command.commands, arguments
         command = command.commands[rest.pop(0)]
     options = {name for parameter in command.params for name in parameter.opts}
