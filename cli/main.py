@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cli import ai, clients, demo, doctor, migrate, quotas, reference, serve, sso, tenants, worker
+from cli import ai, clients, demo, doctor, drift, migrate, quotas, reference, serve, sso, tenants, worker
 from cli.output import out
 
 app = typer.Typer(
@@ -15,6 +15,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+tenants.app.command("drift")(drift.drift)
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(quotas.app, name="quotas")
 app.add_typer(sso.app, name="sso")
