@@ -7,6 +7,7 @@ SCOPES = {
     "cases:triage": "triage and queue cases",
     "cases:answer": "claim, annotate and answer cases",
     "ai:use": "ask the AI Service",
+    "ai:review": "see how often physicians agree with the AI Service",
     "reports:read": "read reports",
     "physicians:manage": "register physicians",
     "users:read": "list people",
@@ -15,13 +16,21 @@ SCOPES = {
 
 ROLES: dict[str, frozenset[str]] = {
     "tenant_admin": frozenset(
-        {"cases:read", "cases:submit", "physicians:manage", "users:read", "usage:read", "reports:read"}
+        {
+            "cases:read",
+            "cases:submit",
+            "ai:review",
+            "physicians:manage",
+            "users:read",
+            "usage:read",
+            "reports:read",
+        }
     ),
     "coordinator": frozenset({"cases:read", "cases:triage", "ai:use", "users:read", "reports:read"}),
     "physician": frozenset({"cases:read", "cases:answer", "ai:use", "reports:read"}),
     "referrer": frozenset({"cases:create", "cases:read", "cases:submit", "ai:use", "reports:read"}),
     "patient": frozenset({"cases:create", "cases:read", "cases:submit", "ai:use", "reports:read"}),
-    "auditor": frozenset({"usage:read", "users:read"}),
+    "auditor": frozenset({"ai:review", "usage:read", "users:read"}),
 }
 
 

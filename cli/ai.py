@@ -1,15 +1,20 @@
-"""`dermadetect ai`: whether an AI Service keeps the contract."""
+"""`dermadetect ai`: the contract with the AI Service, whether one keeps it, and whether physicians agree with it."""
 
 from dataclasses import asdict
-from typing import Annotated
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
 
 from cli.output import Json, show, tell
-from cli.run import FAILED, fail, run
+from cli.run import FAILED, fail, in_tenant, run
+from cli.tenants import Slug
 
-app = typer.Typer(no_args_is_help=True, help="Check an AI Service against the contract.")
+if TYPE_CHECKING:
+    from core.database import TenantSession
+
+app = typer.Typer(no_args_is_help=True, help="The contract with the AI Service, and how it does.")
 
 DEADLINE_S = 20.0
 
@@ -53,3 +58,28 @@ def check(
             FAILED,
         )
     tell(f"All {len(findings)} checks passed.")
+
+
+@app.command()
+def concordance(
+    slug: Slug,
+    since: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Verdicts of this day (UTC) and later.")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option(formats=["%Y-%m-%d"], help="Verdicts of this day (UTC) and earlier.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """How often a tenant's physicians accepted what the AI Service said, by model and Fitzpatrick type.
+
+    dermadetect ai concordance acme --since 2026-01-01
+    """
+
+    async def work(session: "TenantSession") -> list[dict[str, Any]]:
+        from clinic.ai.concordance import agreement
+
+        groups = await agreement(session, since and since.date(), until and until.date())
+        return [group.model_dump(mode="json") for group in groups]
+
+    show(in_tenant(slug, work), as_json=as_json, title=f"Agreement with the AI Service at {slug}")

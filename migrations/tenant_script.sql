@@ -335,6 +335,7 @@ CREATE TABLE ai_feedback (
     item TEXT NOT NULL, 
     verdict TEXT NOT NULL, 
     reason TEXT, 
+    supersedes UUID, 
     id UUID NOT NULL, 
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
@@ -343,8 +344,11 @@ CREATE TABLE ai_feedback (
     CONSTRAINT ck_ai_feedback_verdict CHECK (verdict IN ('accepted', 'overridden')), 
     CONSTRAINT fk_ai_feedback_physician_id FOREIGN KEY(physician_id) REFERENCES physicians (id), 
     CONSTRAINT fk_ai_feedback_result_id FOREIGN KEY(result_id) REFERENCES ai_results (id), 
-    CONSTRAINT uq_ai_feedback_result_id_physician_id_item UNIQUE (result_id, physician_id, item)
+    CONSTRAINT fk_ai_feedback_supersedes FOREIGN KEY(supersedes) REFERENCES ai_feedback (id), 
+    CONSTRAINT uq_ai_feedback_supersedes UNIQUE (supersedes)
 );
+
+CREATE UNIQUE INDEX uq_ai_feedback_first ON ai_feedback (result_id, physician_id, item) WHERE supersedes IS NULL;
 
 CREATE TABLE assignments (
     case_id UUID NOT NULL, 

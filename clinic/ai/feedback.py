@@ -1,8 +1,12 @@
-"""Verbs on what physicians make of the AI Service's answers: one verdict a physician, answer and item."""
+"""Verbs on what physicians make of the AI Service's answers. A verdict is never edited: the physician's next one on
+the same item supersedes it, and both stay, with their reasons."""
 
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import Row, Select, select
+from sqlalchemy.orm import aliased
 
 from clinic.ai.errors import AiItemUnknown, AiResultNotFound
 from clinic.ai.models import AiFeedback, AiResult
@@ -22,12 +26,27 @@ from core.database import TenantSession
 from tenants.audit.service import audit
 
 _REVIEWED = ("in_review", "answered")
+_Later = aliased(AiFeedback)
+
+
+def _view() -> Select[*tuple[Any, ...]]:
+    return select(
+        AiFeedback.id,
+        AiFeedback.result_id,
+        AiFeedback.physician_id,
+        AiFeedback.item,
+        AiFeedback.verdict,
+        AiFeedback.reason,
+        AiFeedback.supersedes,
+        _Later.id.label("superseded_by"),
+        AiFeedback.created_at,
+    ).outerjoin(_Later, _Later.supersedes == AiFeedback.id)
 
 
 async def give_feedback(
     session: TenantSession, principal: Principal, case_id: UUID, result_id: UUID, new: NewFeedback
 ) -> UUID:
-    """Record the verdict of the physician who holds the case, in the place of their earlier one on that item.
+    """Record the verdict of the physician who holds the case; it supersedes their earlier one on that item.
 
     Raises `CaseNotFound`, `NotYourPart`, `WrongStatus`, `AiResultNotFound`, `AiItemUnknown`.
     """
@@ -48,29 +67,37 @@ async def give_feedback(
     items = items_of(result)
     if new.item not in [item.strip() for item in items]:  # as requests lose the white space around text
         raise AiItemUnknown("Name one of `items`.", items=items)
-    feedback = await session.scalar(
-        select(AiFeedback).where(
-            AiFeedback.result_id == result_id,
-            AiFeedback.physician_id == case.physician_id,
-            AiFeedback.item == new.item,
+    standing = (
+        await session.execute(
+            _view().where(
+                AiFeedback.result_id == result_id,
+                AiFeedback.physician_id == case.physician_id,
+                AiFeedback.item == new.item,
+                _Later.id.is_(None),
+            )
         )
+    ).one_or_none()
+    if standing is not None and (standing.verdict, standing.reason) == (new.verdict, new.reason):
+        standing_id: UUID = standing.id
+        return standing_id
+    feedback = AiFeedback(
+        result_id=result_id,
+        physician_id=case.physician_id,
+        item=new.item,
+        verdict=new.verdict,
+        reason=new.reason,
+        supersedes=standing.id if standing else None,
     )
-    if feedback is None:
-        feedback = AiFeedback(result_id=result_id, physician_id=case.physician_id, item=new.item)
-        session.add(feedback)
-    elif (feedback.verdict, feedback.reason) == (new.verdict, new.reason):
-        return feedback.id
-    else:
-        feedback.version += 1
-    feedback.verdict, feedback.reason = new.verdict, new.reason
+    session.add(feedback)
     await session.flush()
     audit(session, principal, "ai.feedback", feedback.id, result_id=str(result_id), verdict=new.verdict)
     return feedback.id
 
 
-async def read_feedback(session: TenantSession, feedback_id: UUID) -> AiFeedback:
-    """A verdict, for someone who may see its case."""
-    return await session.get_one(AiFeedback, feedback_id, populate_existing=True)
+async def read_feedback(session: TenantSession, feedback_id: UUID) -> Row[Any]:
+    """A row of `FeedbackOut`, for someone who may see its case."""
+    row: Row[Any] = (await session.execute(_view().where(AiFeedback.id == feedback_id))).one()
+    return row
 
 
 async def list_feedback(
@@ -80,17 +107,24 @@ async def list_feedback(
     result_id: UUID,
     limit: int,
     after: UUID | None,
-) -> list[AiFeedback]:
-    """At most `limit` verdicts on an answer before the one `after`, newest first.
+    *,
+    current: bool,
+) -> Sequence[Row[Any]]:
+    """At most `limit` verdicts on an answer before the one `after`, newest first; with `current` those that stand.
 
     Raises `CaseNotFound`, `AiResultNotFound`.
     """
     await find_case(session, principal, case_id)
     await _find_result(session, case_id, result_id)
-    query = select(AiFeedback).where(AiFeedback.result_id == result_id)
+    query = _view().where(AiFeedback.result_id == result_id)
+    if current:
+        query = query.where(_Later.id.is_(None))
     if after is not None:
         query = query.where(AiFeedback.id < after)
-    return list(await session.scalars(query.order_by(AiFeedback.id.desc()).limit(limit)))
+    rows: Sequence[Row[Any]] = (
+        await session.execute(query.order_by(AiFeedback.id.desc()).limit(limit))
+    ).all()
+    return rows
 
 
 def items_of(result: AiResult) -> list[str]:

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, func
+from sqlalchemy import CheckConstraint, ForeignKey, Index, func
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.ai_contract import AiEndpoint
@@ -44,11 +44,18 @@ class AiResult(Row, TenantBase):
 
 
 class AiFeedback(Row, TenantBase):
-    """A physician's verdict on one item of an answer. A later verdict takes its place; the audit log has both."""
+    """A physician's verdict on one item of an answer; superseded by their next one, never edited."""
 
     __tablename__ = "ai_feedback"
     __table_args__ = (
-        UniqueConstraint("result_id", "physician_id", "item"),
+        Index(  # one line of verdicts a physician and item, each superseding one other
+            "uq_ai_feedback_first",
+            "result_id",
+            "physician_id",
+            "item",
+            unique=True,
+            postgresql_where="supersedes IS NULL",
+        ),
         CheckConstraint("verdict IN ('accepted', 'overridden')", name="verdict"),
     )
 
@@ -57,6 +64,7 @@ class AiFeedback(Row, TenantBase):
     item: Mapped[str]
     verdict: Mapped[str]
     reason: Mapped[str | None]
+    supersedes: Mapped[UUID | None] = mapped_column(ForeignKey("ai_feedback.id"), unique=True)
 
 
 class AiPipeline(Row, TenantBase):

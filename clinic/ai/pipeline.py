@@ -16,11 +16,13 @@ from uuid import UUID
 from sqlalchemy import func, select, text, update
 
 from clinic.ai.models import PIPELINE, AiPipeline, AiResult
-from clinic.ai.schemas import CaseQuestion
+from clinic.ai.schemas import AiState, CaseQuestion
 from clinic.ai.service import Asking, count, gather, keep, mark_emergency, request_about
 from clinic.cases.lifecycle import triage_by_ai
 from clinic.cases.models import Case
 from clinic.cases.transitions import OVER
+from clinic.cases.visibility import find_case
+from core.access import Principal
 from core.ai_contract import (
     RESPONSES,
     AiEndpoint,
@@ -40,6 +42,13 @@ LONGEST_WAIT = timedelta(minutes=10)
 PATIENCE_S = 20.0
 
 _RING = text("SELECT doorbell.ring('ai-pipeline', :due_at)")
+
+
+async def read_state(session: TenantSession, principal: Principal, case_id: UUID) -> AiState:
+    """How far the pipeline is with a case. Raises `CaseNotFound`."""
+    await find_case(session, principal, case_id)
+    pipeline = await session.scalar(select(AiPipeline).where(AiPipeline.case_id == case_id))
+    return AiState() if pipeline is None else AiState.model_validate(pipeline)
 
 
 async def run_pipeline(asking: Asking) -> int:

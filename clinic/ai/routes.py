@@ -1,12 +1,13 @@
 """The AI Service over HTTP: five questions, each with and without a case."""
 
 from collections.abc import Awaitable, Callable
+from datetime import date
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Body, Depends, Request
+from fastapi import APIRouter, Body, Depends, Query, Request
 
-from clinic.ai import feedback, service
+from clinic.ai import concordance, feedback, pipeline, service
 from clinic.ai.errors import (
     AiAnswerInvalid,
     AiBusy,
@@ -19,7 +20,15 @@ from clinic.ai.errors import (
     AiUnavailable,
     AiUnreachable,
 )
-from clinic.ai.schemas import AiResultOut, CaseQuestion, FeedbackOut, NewFeedback, Question
+from clinic.ai.schemas import (
+    AiResultOut,
+    AiState,
+    CaseQuestion,
+    Concordance,
+    FeedbackOut,
+    NewFeedback,
+    Question,
+)
 from clinic.ai.service import NEVER_REFUSED, Asking
 from clinic.cases.errors import CaseNotFound, NotYourPart, WrongStatus
 from clinic.images.errors import (
@@ -36,7 +45,7 @@ from core.ai_contract import RESPONSES, AiEndpoint, AiResponse
 from core.blobs import BlobNotFound, BlobStoreUnavailable
 from core.idempotency import Idempotency, KeyInFlight, KeyReused
 from core.pagination import BadCursor, Page, Paged
-from core.problems import Forbidden, Unauthenticated, responses
+from core.problems import Forbidden, Invalid, Unauthenticated, responses
 from core.spool import SpoolFull
 from tenants.plans.errors import QuotaExceeded
 
@@ -126,6 +135,19 @@ for _endpoint in AiEndpoint:
 
 
 @router.get(
+    "/v1/cases/{case_id}/ai",
+    summary="Show how far the AI Service is with a case",
+    operation_id="cases_ai_state",
+    responses=responses(Unauthenticated, Forbidden, CaseNotFound),
+)
+async def read_state(
+    case_id: UUID, principal: Annotated[Principal, requires("cases:read")], session: Session
+) -> AiState:
+    """What was and is to be asked after submission; why a case still waits for triage stands in `outcomes`."""
+    return await pipeline.read_state(session, principal, case_id)
+
+
+@router.get(
     "/v1/cases/{case_id}/ai-results",
     summary="List what the AI Service said about a case",
     operation_id="ai_results_list",
@@ -166,14 +188,15 @@ async def give_feedback(
     session: Session,
     idempotency: Annotated[Idempotency, Depends()],
 ) -> FeedbackOut:
-    """By the physician who holds the case, in review or answered. A later verdict on the same item takes the
-    place of the earlier one."""
+    """By the physician who holds the case, in review or answered. A later verdict on the same item supersedes the
+    earlier one, which stays."""
 
     async def give_once() -> UUID:
         return await feedback.give_feedback(session, principal, case_id, result_id, new)
 
     feedback_id = await idempotency.once(session, principal, give_once)
-    return FeedbackOut.model_validate(await feedback.read_feedback(session, feedback_id))
+    row = await feedback.read_feedback(session, feedback_id)
+    return FeedbackOut.model_validate(row, from_attributes=True)
 
 
 @router.get(
@@ -188,7 +211,28 @@ async def list_feedback(
     principal: Annotated[Principal, requires("cases:read")],
     session: Session,
     paged: Paged,
+    current: Annotated[bool, Query(description="Only those that nothing supersedes.")] = False,
 ) -> Page[FeedbackOut]:
-    rows = await feedback.list_feedback(session, principal, case_id, result_id, paged.limit + 1, paged.after)
+    rows = await feedback.list_feedback(
+        session, principal, case_id, result_id, paged.limit + 1, paged.after, current=current
+    )
     verdicts, cursor = paged.page(rows)
-    return Page(items=[FeedbackOut.model_validate(each) for each in verdicts], next_cursor=cursor)
+    return Page(
+        items=[FeedbackOut.model_validate(row, from_attributes=True) for row in verdicts], next_cursor=cursor
+    )
+
+
+@router.get(
+    "/v1/ai/concordance",
+    summary="Show how often physicians agree with the AI Service",
+    operation_id="ai_concordance",
+    responses=responses(Unauthenticated, Forbidden, Invalid),
+)
+async def show_concordance(
+    principal: Annotated[Principal, requires("ai:review")],
+    session: Session,
+    since: Annotated[date | None, Query(description="Verdicts of this day (UTC) and later.")] = None,
+    until: Annotated[date | None, Query(description="Verdicts of this day (UTC) and earlier.")] = None,
+) -> Concordance:
+    """Counts of all verdicts that stand, by model and skin type; of patients and physicians it names none."""
+    return Concordance(since=since, until=until, groups=await concordance.agreement(session, since, until))

@@ -1,6 +1,6 @@
 """Questions to the AI Service over the wire. Its answers are the contract's own models."""
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -95,9 +95,7 @@ class NewFeedback(Sent):
 
 
 class FeedbackOut(BaseModel):
-    """A verdict as it stands; `version` counts how often the physician has given another."""
-
-    model_config = ConfigDict(from_attributes=True)
+    """A verdict. It stands until the same physician's next one on the item supersedes it."""
 
     id: UUID
     result_id: UUID
@@ -105,6 +103,46 @@ class FeedbackOut(BaseModel):
     item: str
     verdict: Literal["accepted", "overridden"]
     reason: str | None
+    supersedes: UUID | None
+    superseded_by: UUID | None
     created_at: datetime
-    updated_at: datetime
-    version: int
+
+
+class AiState(BaseModel):
+    """What is asked about a case by itself, and what came of it. Nothing is before submission."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    remaining: list[AiEndpoint] = Field(default=[], description="What is still to be asked.")
+    outcomes: dict[AiEndpoint, str] = Field(
+        default={},
+        description="`done`, `abstained`, `case-over`, or the problem's type that came instead of an answer; of what "
+        "remains that of the last attempt.",
+    )
+    attempts: int = Field(default=0, description="How often something had to be put off.")
+    due_at: datetime | None = Field(default=None, description="When what remains is asked, at the latest.")
+
+
+class Agreement(BaseModel):
+    """How often physicians accepted what a model said about cases of one skin type."""
+
+    endpoint: AiEndpoint
+    model_name: str
+    model_version: str
+    fitzpatrick: int | None = Field(description="Skin type I-VI as 1-6; null: not stated.")
+    cases: int
+    judged: int = Field(description="Verdicts; a physician's on an item counts once, their latest.")
+    accepted: int
+    overridden: int
+    share: float = Field(description="Accepted of judged.")
+    low: float = Field(description="Lower end of the share's 95 % Wilson score interval.")
+    high: float = Field(description="Upper end.")
+
+
+class Concordance(BaseModel):
+    """By endpoint, model, version and skin type. Verdicts on one case hang together, so where `judged` is well above
+    `cases` the interval is rather too narrow."""
+
+    since: date | None
+    until: date | None
+    groups: list[Agreement]

@@ -1,4 +1,4 @@
-"""`dermadetect ai check`."""
+"""`dermadetect ai`."""
 
 import json
 
@@ -29,3 +29,11 @@ def test_a_service_that_breaks_it_is_1_and_named(command: Command) -> None:
 def test_what_is_no_address_is_wrong_usage(command: Command) -> None:
     for url in ("localhost:8900", "ftp://ai.example", "http://", "https://ai.example/?x=1"):
         command.run("ai", "check", url, code=2)
+
+
+def test_agreement_of_a_tenant_is_shown(command: Command) -> None:
+    command.run("tenants", "create", "agreeing", "--name", "Agreeing", "--plan", "trial")
+    days = ("--since", "2026-01-01", "--until", "2026-12-31")
+    assert json.loads(command.run("ai", "concordance", "agreeing", *days, "--json").stdout) == []
+    command.run("ai", "concordance", "agreeing", "--since", "yesterday", code=2)
+    command.run("ai", "concordance", "nobody", code=1)

@@ -68,7 +68,9 @@ async def test_an_item_of_every_kind_of_answer_can_be_judged(reviewed: Reviewed)
         assert ok(await reviewed.clinic.coordinator.http.get(reviewed.path(endpoint)))["items"] == [given]
 
 
-async def test_a_later_verdict_takes_the_earlier_ones_place(reviewed: Reviewed, world: World) -> None:
+async def test_a_later_verdict_supersedes_the_earlier_one_and_both_stay(
+    reviewed: Reviewed, world: World
+) -> None:
     async def give(verdict: str, reason: str | None = None) -> Any:
         body = {"item": "level", "verdict": verdict, "reason": reason}
         return ok(await reviewed.physician.http.post(reviewed.path(), json=body))
@@ -76,29 +78,47 @@ async def test_a_later_verdict_takes_the_earlier_ones_place(reviewed: Reviewed, 
     first = await give("accepted")
     assert await give("accepted") == first
     second = await give("overridden", "It bleeds; see the photograph.")
-    assert (second["id"], second["version"]) == (first["id"], 2)
-    assert ok(await reviewed.physician.http.get(reviewed.path()))["items"] == [second]
+    third = await give("overridden", "It bleeds again.")
+    assert (first["supersedes"], second["supersedes"], third["supersedes"]) == (
+        None,
+        first["id"],
+        second["id"],
+    )
+    (listed,) = ok(await reviewed.physician.http.get(f"{reviewed.path()}?current=true"))["items"]
+    assert listed == third
+    listed = ok(await reviewed.physician.http.get(reviewed.path()))["items"]
+    assert listed == [
+        third,
+        second | {"superseded_by": third["id"]},
+        first | {"superseded_by": second["id"]},
+    ]
     async with world.database.tenant(world.tenant().scope) as session:
         told = (
             await session.scalars(
                 select(AuditEvent.detail)
-                .where(AuditEvent.action == "ai.feedback", AuditEvent.subject == UUID(first["id"]))
+                .where(
+                    AuditEvent.action == "ai.feedback",
+                    AuditEvent.subject.in_([UUID(each["id"]) for each in (first, second, third)]),
+                )
                 .order_by(AuditEvent.id)
             )
         ).all()
-    assert [each["verdict"] for each in told] == ["accepted", "overridden"]
+    assert [each["verdict"] for each in told] == ["accepted", "overridden", "overridden"]
     assert all("bleeds" not in str(each) for each in told)
 
 
-async def test_simultaneous_verdicts_make_one_row(reviewed: Reviewed) -> None:
+async def test_simultaneous_verdicts_leave_one_standing(reviewed: Reviewed) -> None:
     answers = await asyncio.gather(
         *(
             reviewed.physician.http.post(reviewed.path(), json={"item": "level", "verdict": verdict})
             for verdict in ("accepted", "overridden") * 4
         )
     )
-    assert len({ok(answer)["id"] for answer in answers}) == 1
-    assert len(ok(await reviewed.physician.http.get(reviewed.path()))["items"]) == 1
+    given = {ok(answer)["id"] for answer in answers}
+    listed = ok(await reviewed.physician.http.get(reviewed.path()))["items"]
+    assert {each["id"] for each in listed} == given
+    assert [each["supersedes"] for each in listed] == [*(each["id"] for each in listed[1:]), None]
+    assert len(ok(await reviewed.physician.http.get(f"{reviewed.path()}?current=true"))["items"]) == 1
 
 
 async def test_a_repeated_request_does_not_bring_an_old_verdict_back(reviewed: Reviewed) -> None:
@@ -109,10 +129,10 @@ async def test_a_repeated_request_does_not_bring_an_old_verdict_back(reviewed: R
         )
 
     ok(await give("accepted", "first"))
-    ok(await give("overridden", "second"))
+    second = ok(await give("overridden", "second"))
     late = await give("accepted", "first")
     assert late.headers["Idempotency-Replayed"] == "true"
-    assert ok(late)["verdict"] == "overridden"
+    assert ok(late)["superseded_by"] == second["id"]
     assert slug(await give("accepted", "second")) == "idempotency-key-reused"
 
 

@@ -24,7 +24,7 @@ from gateway.assembly import background_worker
 from tenants.directory.cache import Directory
 from tenants.directory.service import update_tenant
 from tenants.plans.service import set_quota
-from tests.clinic.journey import Clinic, act, ok
+from tests.clinic.journey import CONSENT, Clinic, act, ok
 from tests.fixtures.servers import free_port, serving
 from tests.fixtures.world import World
 
@@ -319,12 +319,18 @@ async def test_a_case_waits_for_a_model_that_is_gone_until_the_pin_changes(
             await update_tenant(session, SLUG, {"ai_model": version})
         await asyncio.sleep(0.3)
 
-    case = await ward.clinic.submitted(symptoms=RASH)
+    case = await ward.clinic.draft(symptoms=RASH)
+    state = f"/v1/cases/{case['id']}/ai"
+    nothing = {"remaining": [], "outcomes": {}, "attempts": 0, "due_at": None}
+    assert ok(await ward.clinic.coordinator.http.get(state)) == nothing
+    case = ok(await act(ward.clinic.referrer, case, "submit", CONSENT))
     async with ward.with_ai(onlooker.url) as watched:
         await pin("0.9")
         await watched.run()
-        waiting = await ward.pipeline(case)
-        assert (len(waiting.remaining), set(waiting.outcomes.values())) == (4, {"ai-model-missing"})
+        waiting = ok(await ward.clinic.coordinator.http.get(state))
+        assert waiting["remaining"] == list(PIPELINE)
+        assert waiting["outcomes"] == dict.fromkeys(PIPELINE, "ai-model-missing")
+        assert (waiting["attempts"], waiting["due_at"] > case["submitted_at"]) == (1, True)
         assert (await ward.case(case)).status == "submitted", "for the manual queue"
         await pin("1.0.0")
         await ward.time_passes()
@@ -332,6 +338,10 @@ async def test_a_case_waits_for_a_model_that_is_gone_until_the_pin_changes(
         assert (await ward.pipeline(case)).outcomes == ALL_DONE
         assert len(set(onlooker.calls)) == 2 * len(PIPELINE), "another version is another question"
         await pin(None)
+    done = ok(await ward.clinic.referrer.http.get(state))
+    assert (done["remaining"], done["outcomes"], done["due_at"]) == ([], ALL_DONE, None)
+    for stranger in (await world.person("referrer", tenant=SLUG), await world.person("coordinator")):
+        assert (await stranger.http.get(state)).status_code == 404
 
 
 async def test_an_abstention_leaves_triage_to_people(ward: Ward) -> None:

@@ -387,6 +387,7 @@ def upgrade() -> None:
         sa.Column("item", sa.Text(), nullable=False),
         sa.Column("verdict", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
+        sa.Column("supersedes", sa.Uuid(), nullable=True),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -396,10 +397,16 @@ def upgrade() -> None:
             ["physician_id"], ["physicians.id"], name=op.f("fk_ai_feedback_physician_id")
         ),
         sa.ForeignKeyConstraint(["result_id"], ["ai_results.id"], name=op.f("fk_ai_feedback_result_id")),
+        sa.ForeignKeyConstraint(["supersedes"], ["ai_feedback.id"], name=op.f("fk_ai_feedback_supersedes")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_ai_feedback")),
-        sa.UniqueConstraint(
-            "result_id", "physician_id", "item", name=op.f("uq_ai_feedback_result_id_physician_id_item")
-        ),
+        sa.UniqueConstraint("supersedes", name=op.f("uq_ai_feedback_supersedes")),
+    )
+    op.create_index(
+        "uq_ai_feedback_first",
+        "ai_feedback",
+        ["result_id", "physician_id", "item"],
+        unique=True,
+        postgresql_where="supersedes IS NULL",
     )
     op.create_table(
         "assignments",
