@@ -11,7 +11,7 @@ LOCK := requirements-dev.lock
 # Test and tool caches need no home, which containers and build machines may not have.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test soak lint bench serve lock tenant-script clean
+.PHONY: help demo test soak lint bench serve lock tenant-script ai-contract clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ lock: $(STAMP) ## Pin the dependencies anew, after pyproject.toml has changed (n
 
 tenant-script: $(STAMP) ## Render the SQL that makes a tenant from the migrations, after these have changed
 	@$(BIN)/python -m migrations.rendering
+
+ai-contract: $(STAMP) ## Publish the contract with the AI Service, after it has changed
+	@$(BIN)/dermadetect ai contract > docs/ai-service.openapi.json
 
 clean: ## Forget the demo's data, the virtual environment and all caches
 	@if [ -x $(BIN)/python ] && [ -d demo/state/postgres ]; then $(BIN)/python -c "\

@@ -61,6 +61,17 @@ def check(
 
 
 @app.command()
+def contract() -> None:
+    """Print the contract that an AI Service has to keep, as an OpenAPI document.
+
+    dermadetect ai contract > ai-service.openapi.json
+    """
+    from reference.ai.contract import openapi
+
+    show(openapi(), as_json=True)
+
+
+@app.command()
 def concordance(
     slug: Slug,
     since: Annotated[

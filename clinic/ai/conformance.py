@@ -211,11 +211,7 @@ class _Examination:
         state: Literal["pass", "fail", "untried"] = (
             "untried" if passed is None else "pass" if passed else "fail"
         )
-        self.findings.append(
-            Finding(
-                self._endpoint.value, check, state, "" if passed else detail, f"core/ai_contract.py, {rule}"
-            )
-        )
+        self.findings.append(Finding(self._endpoint.value, check, state, "" if passed else detail, rule))
 
     def _look_at(self, request: AiRequest, answer: _Answer) -> None:
         self._note("answers in time", answer.status == 200, answer.said, "rule 1")

@@ -5,12 +5,12 @@ client and the reference service both speak through these models. A request with
 an unknown member of a response is ignored, so that the AI Service may grow. Every list, string and number is
 bounded, because neither side trusts the other. All texts are plain text.
 
-Rules of the exchange, beside the models:
+Rules of the exchange, beside the schemas:
 
-1. A valid request is answered with 200 and a body of `RESPONSES`, within the gateway's deadline, also where it has
-   no photographs; who cannot judge abstains.
-2. The answer is `application/json`, uncompressed, of at most `MAX_RESPONSE_BYTES`.
-3. The answer repeats `request_id`, and its `input_hash` is `input_hash(request)`: the same for the same content.
+1. A valid request is answered with 200 and the endpoint's response, within the gateway's deadline (20 seconds unless
+   the operator says otherwise), also where it has no photographs; who cannot judge abstains.
+2. The answer is `application/json`, uncompressed, of at most 1 MiB.
+3. The answer repeats `request_id`, and its `input_hash` is that of the request: the same for the same content.
 4. `image-validity` judges every photograph of the request, once.
 5. The same `Idempotency-Key` with the same request gives the same answer (`latency_ms` aside); with another request
    it is refused with 4xx.
@@ -19,7 +19,12 @@ Rules of the exchange, beside the models:
 8. A service that needs a bearer token answers 401 without it.
 9. A request that names a `model_version` is answered by that version of the model, or refused with 410.
 
-`clinic.ai.conformance` checks a service for all of these.
+`dermadetect ai check URL` checks a service for all of these.
+
+The `input_hash` of a request is the SHA-256, in lower-case hex, of a JSON text made from it so: without `request_id`,
+and without the `url` and `base64` of images; without every member that is null or at its default, an empty `context`
+included; keys sorted, no white space, characters beyond ASCII as `\\uXXXX`; lists in their order; numbers as Python
+writes them (`2`, `0.5`, `1e-05`), `age_years` always with a decimal point (`41.0`).
 """
 
 import hashlib
@@ -143,7 +148,7 @@ class AiModel(_Received):
 
 
 class AiEnvelope(_Received):
-    """What every response says of itself. `input_hash` is `input_hash(request)`."""
+    """What every response says of itself. `input_hash` is that of the request."""
 
     request_id: Code
     model: AiModel
@@ -284,7 +289,7 @@ RESPONSES: dict[AiEndpoint, type[AiResponse]] = {
 
 
 def input_hash(request: AiRequest) -> str:
-    """SHA-256, in hex, of what determines the answer: everything but `request_id`, images by their hash.
+    """What determines the answer, as the contract says it above: all but `request_id`, images by their hash.
 
     How an image travels (`url` or `base64`) does not count, and a member at its default hashes as if absent,
     so that a new optional member leaves old hashes as they were. The order of lists counts.

@@ -104,7 +104,14 @@ def create_app(
     def route(endpoint: AiEndpoint) -> Callable[..., Awaitable[AiResponse]]:
         async def call(
             request: AiRequest,
-            idempotency_key: Annotated[str | None, Header(min_length=1, max_length=255)] = None,
+            idempotency_key: Annotated[
+                str | None,
+                Header(
+                    min_length=1,
+                    max_length=255,
+                    description="The same key with the same request has the same answer, so that it may be repeated.",
+                ),
+            ] = None,
         ) -> AiResponse:
             digest = input_hash(request)
             fingerprint = (endpoint, digest)

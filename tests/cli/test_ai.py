@@ -20,7 +20,7 @@ def test_a_service_that_breaks_it_is_1_and_named(command: Command) -> None:
     findings = json.loads(result.stdout)
     assert set(findings[0]) == {"endpoint", "check", "state", "detail", "rule"}
     wrong = next(each for each in findings if each["check"] == "shape" and each["endpoint"] == "triage")
-    assert (wrong["state"], wrong["rule"]) == ("fail", "core/ai_contract.py, TriageResponse")
+    assert (wrong["state"], wrong["rule"]) == ("fail", "TriageResponse")
     assert "level" in wrong["detail"]
     assert result.stderr.startswith("The contract is not kept: ")
     assert "let-me-in" not in result.output
@@ -29,6 +29,10 @@ def test_a_service_that_breaks_it_is_1_and_named(command: Command) -> None:
 def test_what_is_no_address_is_wrong_usage(command: Command) -> None:
     for url in ("localhost:8900", "ftp://ai.example", "http://", "https://ai.example/?x=1"):
         command.run("ai", "check", url, code=2)
+
+
+def test_the_contract_is_printed(command: Command) -> None:
+    assert json.loads(command.run("ai", "contract").stdout)["paths"]["/v1/triage"]
 
 
 def test_agreement_of_a_tenant_is_shown(command: Command) -> None:

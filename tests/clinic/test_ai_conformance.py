@@ -37,6 +37,8 @@ async def test_a_service_with_a_token_is_asked_without_it_too() -> None:
         findings = await check_service(f"{url}/", "let-me-in", 20)
         assert [each for each in findings if each.state != "pass"] == []
         assert len(findings) == 5 * 18 + 1
+        numbered = {each.rule for each in findings if each.rule.startswith("rule ")}
+        assert numbered == {f"rule {number}" for number in range(1, 10)}, "every rule has a check"
         outside = await check_service(url, None, 20)
         assert "answers in time" in failed(outside)
     with serving(create_app()) as url:
