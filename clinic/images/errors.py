@@ -12,7 +12,7 @@ class ImageTooLarge(Problem):
 
 
 class ImageTypeUnsupported(Problem):
-    """Neither JPEG nor PNG by its first bytes, whatever it calls itself."""
+    """Neither JPEG nor PNG by its first bytes, whatever it calls itself, or a JPEG that browsers do not show."""
 
     status, slug, title = 415, "image-type-unsupported", "The photograph must be a JPEG or a PNG"
 
@@ -28,7 +28,7 @@ class ImageDimensionsRefused(Problem):
 
 
 class ImageDamaged(Problem):
-    """Cut short, or not what its format's standard allows."""
+    """Cut short, not what its format's standard allows, or in more parts than any encoder makes."""
 
     status, slug, title = 422, "image-damaged", "The photograph is damaged"
 

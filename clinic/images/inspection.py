@@ -112,7 +112,9 @@ def inspect_image(
     if not data:
         raise ImageEmpty("The upload is empty. Choose the photograph again.")
     if len(data) > max_bytes:
-        raise ImageTooLarge(f"The photograph has {len(data):,} bytes; at most {max_bytes:,} are accepted.")
+        raise ImageTooLarge(
+            f"The photograph has {len(data):,} bytes; at most {max_bytes:,} are accepted. Export it smaller."
+        )
     kind = _kind(data)
     _compare_declared(declared_type, kind)
     structure = read_structure(data, kind)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from clinic.images.errors import ImageDamaged
+from clinic.images.errors import ImageDamaged, ImageTypeUnsupported
 
 Kind = Literal["jpeg", "png"]
 
@@ -40,9 +40,17 @@ _PNG_KEPT = {
 
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOFn: all of C0–CF but DHT, JPG and DAC
+_FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOFn: C0–CF but DHT, JPG and DAC; F7 is JPEG-LS
+_SHOWN_FRAMES = {
+    0xC0,
+    0xC1,
+    0xC2,
+}  # what browsers show: baseline, extended and progressive, in Huffman's code
 _TABLES = {0xC4, 0xCC, 0xDB, 0xDC, 0xDD}  # DHT, DAC, DQT, DNL, DRI
 _MOST_PIECES = 1_000  # honest files have a dozen; what others are told of must stay short
+# Walking a file takes time for each of its parts, and decoding for each scan, so that a small file could take hours.
+_MOST_PARTS = 20_000  # segments or chunks: 20 MB in chunks of 1 KB, smaller than any encoder's
+_MOST_SCANS = 32  # progressive encoders write about ten
 
 _MARKER = re.compile(rb"\xff+[^\xff]")  # any number of fill bytes may stand before it
 # Inside a scan 0xFF is data when a zero follows, a restart marker D0–D7, or a fill byte before another 0xFF.
@@ -109,8 +117,8 @@ def _read_jpeg(data: bytes) -> Structure:
         raise ImageDamaged("The file does not start as a JPEG does. Upload the original file.")
     jfif, exif, frame = b"", b"", b""
     kept: list[Piece] = []
-    position, scanned = 2, False
-    while True:
+    position, scans = 2, 0
+    for _ in range(_MOST_PARTS):
         start = position
         if data[position] != 0xFF:
             raise ImageDamaged("The JPEG has bytes between its segments. Upload the original file.")
@@ -132,8 +140,14 @@ def _read_jpeg(data: bytes) -> Structure:
             if not frame or not end:
                 raise struct.error("scan without a frame or an end")
             _keep(kept, range(start, end.start()))
-            position, scanned = end.start(), True
+            position, scans = end.start(), scans + 1
+            if scans > _MOST_SCANS:
+                raise ImageDamaged("The JPEG has too many scans. Save it anew as a plain JPEG.")
         elif marker in _FRAMES:
+            if marker not in _SHOWN_FRAMES:
+                raise ImageTypeUnsupported(
+                    "The JPEG is compressed in a way that browsers do not show. Save it anew as a plain JPEG."
+                )
             if frame:
                 raise ImageDamaged("The JPEG describes more than one frame. Save it anew as a plain JPEG.")
             frame = body
@@ -150,7 +164,9 @@ def _read_jpeg(data: bytes) -> Structure:
             raise ImageDamaged(
                 f"The JPEG has an unknown segment (FF{marker:02X}). Save it anew as a plain JPEG."
             )
-    if not scanned:
+    else:
+        raise ImageDamaged("The JPEG has too many segments. Save it anew as a plain JPEG.")
+    if not scans:
         raise ImageDamaged("The JPEG holds no picture. Upload the original file.")
     bits, height, width, components = struct.unpack_from(">BHHB", frame)
     orientation, captured_at = read_exif(exif)
@@ -175,10 +191,10 @@ def _keep(kept: list[Piece], piece: Piece) -> None:
 def _read_png(data: bytes) -> Structure:
     if not data.startswith(PNG_SIGNATURE):
         raise ImageDamaged("The file does not start as a PNG does. Upload the original file.")
-    header, exif = b"", b""
+    header, exif, seen = b"", b"", set[bytes]()
     kept: list[Piece] = []
-    position, pictured, animated, name = len(PNG_SIGNATURE), False, False, b""
-    while name != b"IEND":
+    position = len(PNG_SIGNATURE)
+    for _ in range(_MOST_PARTS):
         (length,) = struct.unpack_from(">I", data, position)
         name = data[position + 4 : position + 8]
         body = data[position + 8 : position + 8 + length]
@@ -195,25 +211,31 @@ def _read_png(data: bytes) -> Structure:
             exif = exif or body
         elif name not in _PNG_KEPT and not name[0] & 0x20:  # a capital: no reader may skip it
             raise ImageDamaged("The PNG has an unknown critical chunk. Save it anew as a plain PNG.")
-        animated |= name == b"acTL"
-        pictured |= name == b"IDAT"
+        elif name in seen and name in _PNG_KEPT - {b"IDAT"}:
+            raise ImageDamaged("The PNG repeats what it may say only once. Save it anew as a plain PNG.")
+        seen.add(name)
         if name in _PNG_KEPT:
             _keep(kept, range(position, position + 12 + length))
         position += 12 + length
-    if not pictured:
+        if name == b"IEND":
+            break
+    else:
+        raise ImageDamaged("The PNG has too many chunks. Save it anew as a plain PNG.")
+    if b"IDAT" not in seen:
         raise ImageDamaged("The PNG holds no picture. Upload the original file.")
     width, height, bits = struct.unpack_from(">IIB", header)
     orientation, captured_at = read_exif(exif)
     turned = [_png_chunk(b"eXIf", _minimal_exif(orientation))] if orientation != 1 else []
     pieces = (range(_PNG_HEADER_END), *turned, *kept)
-    return Structure(width, height, bits, False, animated, orientation, captured_at, pieces)
+    return Structure(width, height, bits, False, b"acTL" in seen, orientation, captured_at, pieces)
 
 
 def require_all_rows(png: bytes) -> None:
-    """Raise `ImageDamaged` if a PNG inflates to fewer bytes than its header promises.
+    """Raise `ImageDamaged` if a PNG does not inflate to as many bytes as its header promises.
 
-    Decoders take a well-formed but short stream for an image whose last rows are black. `png` is a stripped
-    file whose size has been accepted, since this inflates it (1 MB at a time).
+    Decoders take a well-formed but short stream for an image whose last rows are black, and pass over what stands
+    behind the last row, where anything can hide. `png` is a stripped file whose size has been accepted, since this
+    inflates it (1 MB at a time).
     """
     width, height, bits, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", png, 16)
     depth = bits * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}.get(colour, 0)
@@ -223,16 +245,18 @@ def require_all_rows(png: bytes) -> None:
         missing += rows * (1 + (columns * depth + 7) // 8) if columns else 0
     inflate, position = zlib.decompressobj(), len(PNG_SIGNATURE)
     try:
-        while position < len(png) and missing > 0:
+        while position < len(png):
             length, name = struct.unpack_from(">I4s", png, position)
             pending = png[position + 8 : position + 8 + length] if name == b"IDAT" else b""
-            while pending and missing > 0:
+            while pending and missing >= 0:
                 missing -= len(inflate.decompress(pending, 1 << 20))
                 pending = inflate.unconsumed_tail
             position += 12 + length
         missing -= len(inflate.flush()) if missing > 0 else 0
     except zlib.error as error:
         raise ImageDamaged("The PNG's compressed data are broken. Upload the original file again.") from error
+    if missing < 0 or inflate.unused_data:
+        raise ImageDamaged("The PNG goes on behind its last row. Save it anew as a plain PNG.")
     if missing > 0:
         raise ImageDamaged("The PNG ends before its last row. Upload the whole file again.")
 
@@ -263,7 +287,8 @@ def read_exif(tiff: bytes) -> tuple[int, datetime | None]:
 
 def _directory(tiff: bytes, order: str, offset: int) -> dict[tuple[int, int], bytes]:
     """The entries of one image file directory: (tag, type) → the four bytes of value or offset."""
-    (count,) = struct.unpack_from(order + "H", tiff, offset)
+    (promised,) = struct.unpack_from(order + "H", tiff, offset)
+    count = min(promised, (len(tiff) - offset - 2) // 12)  # what is there counts, as it does for browsers
     entries: dict[tuple[int, int], bytes] = {}
     for number in range(count):
         tag, kind, _, value = struct.unpack_from(order + "HHI4s", tiff, offset + 2 + 12 * number)

@@ -171,4 +171,4 @@ def _missing(*location: str) -> RequestValidationError:
 
 
 def _too_large(max_bytes: int) -> ImageTooLarge:
-    return ImageTooLarge(f"At most {max_bytes:,} bytes are accepted.")
+    return ImageTooLarge(f"At most {max_bytes:,} bytes are accepted. Export it smaller.")

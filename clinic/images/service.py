@@ -58,7 +58,7 @@ async def spool_base64(file: SpooledFile, text: str, max_bytes: int) -> None:
     """Write the bytes of strict base64 to `file`, at most `max_bytes` of them, and finish it. Raises
     `ImageTooLarge`, `ImageNotBase64`, `SpoolFull`."""
     if len(text) > (max_bytes + 2) // 3 * 4:
-        raise ImageTooLarge(f"At most {max_bytes:,} bytes are accepted.")
+        raise ImageTooLarge(f"At most {max_bytes:,} bytes are accepted. Export it smaller.")
     decoder = Base64Decoder()
     for at in range(0, len(text), _BASE64_PIECE):
         await file.write(decoder.feed(text[at : at + _BASE64_PIECE].encode()))
