@@ -33,12 +33,12 @@ from clinic.images.metadata import (
     read_structure,
     require_all_rows,
 )
+from core.photo_quality import measure_quality
 from core.spool import SealedFile
 
 MediaType = Literal["image/jpeg", "image/png"]
 
 THUMBNAIL_SIDE, DISPLAY_SIDE = 256, 2048  # longest side, in pixels
-HELPFUL_SIDE = 600  # below this on the shorter side, fine structures of a lesion are rarely resolved
 
 _MEDIA_TYPES: dict[Kind, MediaType] = {"jpeg": "image/jpeg", "png": "image/png"}
 _FOREIGN = (  # offset, magic, name: what people upload by mistake deserves better than "unsupported"
@@ -73,7 +73,7 @@ class InspectedImage:
     `original` is the upload without metadata, pixels bit-exact, as pieces of the upload; `size` is its length in
     bytes and `sha256` its hash (lower-case hexadecimal). `display` (longest side at most 2,048) and `thumbnail` (256)
     are upright JPEGs in the photograph's own colour space. `captured_at` is the camera's clock, without a time
-    zone. `hints` are codes of the AI contract's image issues that need no AI: `low_resolution`.
+    zone. `hints` are codes of the AI contract's image issues that need no AI: those of `core.photo_quality`.
     """
 
     media_type: MediaType
@@ -135,7 +135,7 @@ def inspect_image(
         sha256=hashlib.sha256(stripped).hexdigest(),
         display=_jpeg(display, quality=88),
         thumbnail=_jpeg(_copy(display, THUMBNAIL_SIDE, 1), quality=82),
-        hints=("low_resolution",) if min(structure.width, structure.height) < HELPFUL_SIDE else (),
+        hints=tuple(measure_quality(display, structure.width, structure.height).issues),
     )
 
 

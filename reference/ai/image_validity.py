@@ -1,56 +1,45 @@
-"""Whether a photograph can be judged: focus, exposure, glare, resolution and colour, by arithmetic.
+"""Whether a photograph can be judged: focus, exposure, glare and resolution as `core.photo_quality` has them, and colour.
 
-Sources: focus is the variance of the Laplacian (Pech-Pacheco et al., Diatom autofocusing in brightfield
-microscopy, ICPR 2000). Resolution follows the American Telemedicine Association's quick guide to
-store-forward teledermatology (2012): at least 800 x 600, better 1024 x 768. Skin colour is the chrominance map
-of Chai & Ngan, IEEE Trans. Circuits Syst. Video Technol. 1999;9(4):551-564. All other limits are this service's
-own, and no study stands behind them.
+Skin colour is the chrominance map of Chai & Ngan, IEEE Trans. Circuits Syst. Video Technol. 1999;9(4):551-564. How
+much of it there must be, and how the score is made, is this service's own, and no study stands behind it.
 """
 
 import io
-from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, ImageChops, ImageFilter, ImageStat
+from PIL import Image, ImageChops, ImageStat
 
 from core.ai_contract import ImageIssue, ImageValidity, ImageValidityResponse
+from core.photo_quality import ANALYSED, PhotoQuality, measure_quality
 from core.problems import Invalid, TooLarge
 from reference.ai.photos import Photo
 
 MAX_PIXELS = 25_000_000
-ANALYSED = (1024, 1024)  # larger photographs are shrunk into this square first
-
-FOCUS_GOOD, FOCUS_POOR, FOCUS_LOST = 60.0, 30.0, 8.0
-DARK, BRIGHT, WHITE = 24, 250, 245  # of 255
+FOCUS_GOOD = 60.0
 SKIN_LEAST = 0.15
 
-_LAPLACIAN = ImageFilter.Kernel((3, 3), (0, 1, 0, 1, -4, 1, 0, 1, 0), scale=1, offset=128)
-
-
-@dataclass(frozen=True)
-class Measures:
-    """`focus` is the Laplacian's variance relative to brightness; shares are of the pixels, 0-1."""
-
-    width: int
-    height: int
-    focus: float
-    dark: float
-    bright: float
-    white: float
-    skin: float
+_HINTS = {
+    "blur": "Hold still, let the camera focus on the skin, and take it again.",
+    "underexposed": "Use more light.",
+    "overexposed": "Use less light, or switch the flash off.",
+    "glare": "Turn the light or the camera so that the skin does not shine.",
+    "low_resolution": "Send the original photograph, at least 800 x 600 pixels.",
+    "not_skin": "Fill the picture with the skin in question.",
+}
 
 
 def answer_image_validity(photos: list[Photo], envelope: dict[str, Any]) -> ImageValidityResponse:
     return ImageValidityResponse(
         **envelope,
-        images=[judge(photo.image_id, measure(photo)) for photo in photos],
+        images=[judge(photo.image_id, *measure(photo)) for photo in photos],
         abstained=not photos,
         abstain_reason=None if photos else "No image was sent.",
     )
 
 
-def measure(photo: Photo) -> Measures:
-    """Raises `Invalid` if it is not a whole JPEG or PNG, `TooLarge` above `MAX_PIXELS`."""
+def measure(photo: Photo) -> tuple[PhotoQuality, float]:
+    """Its quality, and the share of its pixels with the colour of skin (0-1). Raises `Invalid` if it is not a whole
+    JPEG or PNG, `TooLarge` above `MAX_PIXELS`."""
     try:
         with Image.open(io.BytesIO(photo.data), formats=("JPEG", "PNG")) as image:
             width, height = image.size
@@ -65,70 +54,29 @@ def measure(photo: Photo) -> Measures:
         raise Invalid(f"Image {photo.image_id} is not a whole JPEG or PNG.") from error
 
     colour.thumbnail(ANALYSED, Image.Resampling.BOX)
-    grey = colour.convert("L")
-    histogram, pixels = grey.histogram(), grey.width * grey.height
-    least_channel = ImageChops.darker(ImageChops.darker(*colour.split()[:2]), colour.split()[2])
-    return Measures(
-        width=width,
-        height=height,
-        focus=_focus(grey),
-        dark=sum(histogram[:DARK]) / pixels,
-        bright=sum(histogram[BRIGHT:]) / pixels,
-        white=sum(least_channel.histogram()[WHITE:]) / pixels,
-        skin=_skin_share(colour),
-    )
+    return measure_quality(colour, width, height), _skin_share(colour)
 
 
-def judge(image_id: str, measures: Measures) -> ImageValidity:
+def judge(image_id: str, quality: PhotoQuality, skin: float) -> ImageValidity:
     """Issues and a score 0-1, the product of focus, exposure and resolution."""
-    m = measures
-    short, long = sorted((m.width, m.height))
-    issues: list[ImageIssue] = []
-    if m.focus < FOCUS_POOR:
-        severity = "error" if m.focus < FOCUS_LOST else "warning"
-        issues.append(
-            _issue("blur", severity, "Hold still, let the camera focus on the skin, and take it again.")
-        )
-    if m.dark > 0.5:
-        issues.append(_issue("underexposed", "error" if m.dark > 0.8 else "warning", "Use more light."))
-    if m.bright > 0.25:
-        severity = "error" if m.bright > 0.5 else "warning"
-        issues.append(_issue("overexposed", severity, "Use less light, or switch the flash off."))
-    elif m.white > 0.02:
-        issues.append(
-            _issue("glare", "warning", "Turn the light or the camera so that the skin does not shine.")
-        )
-    if short < 600 or long < 800:
-        severity = "error" if short < 300 or long < 400 else "warning"
-        issues.append(
-            _issue("low_resolution", severity, "Send the original photograph, at least 800 x 600 pixels.")
-        )
+    found: dict[Any, Any] = dict(quality.issues)
     # Colour says little where the exposure is off, and the map knows very dark or inflamed skin less well, so
     # colour alone never makes a photograph invalid.
-    if m.skin < SKIN_LEAST and m.dark <= 0.5 and m.bright <= 0.25:
-        issues.append(_issue("not_skin", "warning", "Fill the picture with the skin in question."))
+    if skin < SKIN_LEAST and not found.keys() & {"underexposed", "overexposed"}:
+        found["not_skin"] = "warning"
 
-    focus = min(1.0, m.focus / FOCUS_GOOD)
-    exposure = 1 - max(m.dark, m.bright)
+    short, long = sorted((quality.width, quality.height))
+    focus = min(1.0, quality.focus / FOCUS_GOOD)
+    exposure = 1 - max(quality.dark, quality.bright)
     resolution = min(1.0, short / 768, long / 1024)
     return ImageValidity(
         image_id=image_id,
-        valid=all(issue.severity != "error" for issue in issues),
+        valid="error" not in found.values(),
         score=round(focus * exposure * resolution, 4),
-        issues=issues,
+        issues=[
+            ImageIssue(code=code, severity=severity, hint=_HINTS[code]) for code, severity in found.items()
+        ],
     )
-
-
-def _issue(code: Any, severity: Any, hint: str) -> ImageIssue:
-    return ImageIssue(code=code, severity=severity, hint=hint)
-
-
-def _focus(grey: Image.Image) -> float:
-    """Contrast grows with light: without the division by brightness dark skin would pass for blurred."""
-    edges = grey.filter(_LAPLACIAN)
-    inner = edges.crop((1, 1, edges.width - 1, edges.height - 1))  # Pillow copies the rim unfiltered
-    brightness = max(ImageStat.Stat(grey).mean[0], 1.0)
-    return float(ImageStat.Stat(inner).var[0] * (128 / brightness) ** 2)
 
 
 def _skin_share(colour: Image.Image) -> float:

@@ -88,7 +88,6 @@ def test_large_photographs_are_reduced_for_display_and_small_ones_are_not_enlarg
     assert opened(inspect(encoded(SMALL.resize((4100, 1025)), "JPEG")).display).size == (2048, 512)
     small = inspect(JPEG)
     assert opened(small.display).size == opened(small.thumbnail).size == (64, 48)
-    assert small.hints == ("low_resolution",)
     assert opened(inspect(encoded(SMALL.resize((3000, 1)), "PNG")).thumbnail).size == (256, 1)
 
 

@@ -61,7 +61,7 @@ async def test_a_photograph_is_stored_upright_and_without_metadata(clinic: Clini
     assert answer.headers["Location"] == path
     assert (image["width"], image["height"], image["view"]) == (200, 300, "dermoscopy")
     assert image["upload_sha256"] == hashlib.sha256(base64.b64decode(sent["data"])).hexdigest()
-    assert image["hints"] == ["low_resolution"]
+    assert "low_resolution" in image["hints"]
     assert ok(await clinic.referrer.http.get(path)) == image
 
     original = await clinic.referrer.http.get(f"{path}/content?variant=original")
