@@ -1,6 +1,7 @@
 """An upload is proven to be a photograph, or refused by name."""
 
 import io
+import random
 from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
@@ -94,6 +95,11 @@ def test_large_photographs_are_reduced_for_display_and_small_ones_are_not_enlarg
 def test_transparency_is_shown_on_white() -> None:
     clear = Image.new("RGBA", (20, 20), (0, 0, 0, 0))
     assert opened(inspect(encoded(clear, "PNG")).display).getpixel((10, 10)) == (255, 255, 255)
+
+
+def test_nothing_but_grain_is_a_photograph_too() -> None:
+    grain = Image.frombytes("RGB", (600, 600), random.Random(1).randbytes(3 * 600 * 600))
+    assert opened(inspect(encoded(grain, "PNG")).display).size == (600, 600)
 
 
 @st.composite
