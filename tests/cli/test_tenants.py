@@ -140,20 +140,53 @@ def test_client_apps_are_registered_and_listed(command: Command, acme: str) -> N
     assert refused.stderr.startswith("Not a usable redirect URI: ")
 
 
-def test_a_migration_that_fails_for_one_tenant_is_3_and_names_it(command: Command, acme: str) -> None:
-    assert json.loads(command.run("migrate", "--plan", "--json").stdout)["tenants"] == {}
-    command.run("tenants", "create", "soylent", "--name", "Soylent", "--plan", "standard")
-    schema = row(command, "soylent")["schema"]
-    behind = "UPDATE control.tenants SET schema_revision = '0000' WHERE slug IN ('soylent', 'cli-acme')"
-    sql(command, behind, f"ALTER SCHEMA {schema} RENAME TO astray")
+def test_a_tenant_that_cannot_be_migrated_is_3_and_is_named(command: Command, acme: str) -> None:
+    plan = json.loads(command.run("migrate", "--plan", "--json").stdout)
+    assert (plan["tenants"], plan["revisions"]) == ({}, [])
+    # Another release's revision: this one has nothing to go on from there.
+    sql(command, "UPDATE control.tenants SET schema_revision = '9999' WHERE slug = 'cli-acme'")
     try:
-        plan = json.loads(command.run("migrate", "--plan", "--json").stdout)
-        assert plan["tenants"] == {"cli-acme": "0000", "soylent": "0000"}
         result = command.run("migrate", "--json", code=3)
-        done = json.loads(result.stdout)
-        assert done["migrated"] == ["cli-acme"]
-        assert list(done["failed"]) == ["soylent"]
-        assert "soylent was not migrated: " in result.stderr
+        assert json.loads(result.stdout)["left"] == {"cli-acme": "9999"}
+        assert "cli-acme was not touched: " in result.stderr
     finally:
-        sql(command, f"ALTER SCHEMA astray RENAME TO {schema}")
-    assert json.loads(command.run("migrate", "--json").stdout)["migrated"] == ["soylent"]
+        sql(command, "UPDATE control.tenants SET schema_revision = '0001' WHERE slug = 'cli-acme'")
+    assert json.loads(command.run("migrate", "--json").stdout)["left"] == {}
+
+
+def test_migrations_are_paused_and_resumed(command: Command, acme: str) -> None:
+    def paused() -> Any:
+        return json.loads(command.run("migrate", "status", "--json").stdout)["paused"]
+
+    command.run("migrate", "pause", code=2)
+    command.run("migrate", "pause", "--reason", "clinics are open")
+    assert paused() == "clinics are open"
+    command.run("migrate")  # nobody is behind: nothing to stop
+    command.run("migrate", "resume")
+    assert paused() is None
+    acts = (
+        "SELECT string_agg(action, ' ' ORDER BY created_at) FROM control.audit_events WHERE tenant_id IS NULL"
+    )
+    assert sql(command, acts) == "migration.paused migration.resumed"
+    assert json.loads(command.run("migrate", "retry", acme, "--json").stdout) == {"released": []}
+    command.run("migrate", "retry", "nobody", code=1)
+
+
+def test_drift_is_1_and_is_named(command: Command, acme: str) -> None:
+    schema = row(command, acme)["schema"]
+    command.run("tenants", "drift", "--tenant", acme)
+    sql(command, f"ALTER TABLE {schema}.pools ADD nickname text")
+    try:
+        difference = {
+            "tenant": acme,
+            "kind": "column",
+            "name": "pools.nickname",
+            "expected": None,
+            "found": "text",
+        }
+        found = json.loads(command.run("tenants", "drift", "--json", code=1).stdout)
+        assert found["differences"] == [difference]
+        assert "pools.nickname" in command.run("tenants", "drift", "--tenant", acme, code=1).stdout
+    finally:
+        sql(command, f"ALTER TABLE {schema}.pools DROP nickname")
+    command.run("tenants", "drift", "--tenant", "nobody", code=1)

@@ -213,10 +213,10 @@ async def test_operation_ids_are_unique(world: World) -> None:
 
 def commands(command: Any, *path: str) -> Iterator[tuple[str, list[str]]]:
     """Every command below `command`, with its options."""
-    if isinstance(command, TyperGroup):
-        for name, child in command.commands.items():
-            yield from commands(child, *path, name)
-    else:
+    children = command.commands if isinstance(command, TyperGroup) else {}
+    for name, child in children.items():
+        yield from commands(child, *path, name)
+    if not children or (path and command.invoke_without_command):
         names = [
             name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
         ]
