@@ -5,7 +5,22 @@ from typing import Annotated
 
 import typer
 
-from cli import ai, clients, demo, doctor, drift, migrate, quotas, reference, serve, sso, tenants, worker
+from cli import (
+    ai,
+    clients,
+    demo,
+    doctor,
+    domains,
+    drift,
+    lifecycle,
+    migrate,
+    quotas,
+    reference,
+    serve,
+    sso,
+    tenants,
+    worker,
+)
 from cli.output import out
 
 app = typer.Typer(
@@ -16,6 +31,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 tenants.app.command("drift")(drift.drift)
+for verb in (lifecycle.rename, lifecycle.close, lifecycle.reopen, lifecycle.purge, lifecycle.certificate):
+    tenants.app.command()(verb)
+tenants.app.add_typer(domains.app, name="domains")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(quotas.app, name="quotas")
 app.add_typer(sso.app, name="sso")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from core.settings import Settings
     from tenants.directory.models import Tenant
 
-app = typer.Typer(no_args_is_help=True, help="Create tenants, list, show, suspend and resume them.")
+app = typer.Typer(no_args_is_help=True, help="Create tenants, look after them, and let them go.")
 
 Slug = Annotated[str, typer.Argument(help="The tenant's slug (the first label of its host) or its key.")]
 
@@ -42,7 +42,7 @@ def create(
             return await create_tenant(settings(), slug, name, plan, lambda step: tell(f"✓ {step}"))
 
     tenant = run(work)
-    show(_row(tenant), as_json=as_json, title=tenant.name)
+    show(shown(tenant), as_json=as_json, title=tenant.name)
     tell(
         f"Next: dermadetect sso saml set {slug} --metadata IDP.xml --role GROUP=ROLE\n"
         f"      dermadetect clients add {slug} CLIENT-ID --name NAME --redirect-uri URI"
@@ -110,7 +110,7 @@ def list_all(
 
     if state is not None and state not in STATES:
         raise typer.BadParameter(f"{state!r} is none of {', '.join(STATES)}", param_hint="--state")
-    show([_row(each) for each in in_control(lambda session: list_tenants(session, state))], as_json=as_json)
+    show([shown(each) for each in in_control(lambda session: list_tenants(session, state))], as_json=as_json)
 
 
 @app.command("show")
@@ -122,7 +122,7 @@ def show_one(slug: Slug, as_json: Json = False) -> None:
     from tenants.directory.service import find_tenant
 
     tenant = in_control(lambda session: find_tenant(session, slug))
-    show(_row(tenant), as_json=as_json, title=tenant.name)
+    show(shown(tenant), as_json=as_json, title=tenant.name)
 
 
 @app.command()
@@ -161,7 +161,7 @@ def update(
         raise typer.BadParameter("a tenant needs a name", param_hint="--name")
     wanted = given | ({"ai_model": ai_model or None} if ai_model is not None else {})
     tenant = in_control(lambda session: update_tenant(session, slug, wanted))
-    show(_row(tenant), as_json=as_json, title=tenant.name)
+    show(shown(tenant), as_json=as_json, title=tenant.name)
 
 
 @app.command()
@@ -177,7 +177,7 @@ def suspend(
     from tenants.directory import service
 
     tenant = in_control(lambda session: service.suspend(session, slug, reason))
-    show(_row(tenant), as_json=as_json, title=tenant.name)
+    show(shown(tenant), as_json=as_json, title=tenant.name)
 
 
 @app.command()
@@ -189,10 +189,11 @@ def resume(slug: Slug, as_json: Json = False) -> None:
     from tenants.directory import service
 
     tenant = in_control(lambda session: service.resume(session, slug))
-    show(_row(tenant), as_json=as_json, title=tenant.name)
+    show(shown(tenant), as_json=as_json, title=tenant.name)
 
 
-def _row(tenant: "Tenant") -> dict[str, Any]:
+def shown(tenant: "Tenant") -> dict[str, Any]:
+    """A tenant as every command prints it."""
     row = {
         "slug": tenant.slug,
         "name": tenant.name,
@@ -207,4 +208,8 @@ def _row(tenant: "Tenant") -> dict[str, Any]:
         "schema_revision": tenant.schema_revision,
         "created_at": tenant.created_at,
     }
-    return row | ({"suspended_reason": tenant.suspended_reason} if tenant.state == "suspended" else {})
+    if tenant.state == "suspended":
+        return row | {"suspended_reason": tenant.state_reason}
+    if tenant.state == "closing":
+        return row | {"closing_reason": tenant.state_reason, "purge_after": tenant.purge_after}
+    return row

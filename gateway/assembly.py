@@ -1,16 +1,18 @@
 """Where the rooms' parts are put together, for the gateway, the worker and the command line alike."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 
+from auth.keys import platform
 from auth.keys.models import PURPOSES, TenantKey
 from auth.keys.service import KeyRing, generate
 from auth.oauth.service import forget_finished
+from auth.saml.models import SamlConnection
 from auth.saml.service import SignInJail, entity_id, forget_expired_assertions
 from auth.tokens.service import TokenVerifier
 from clinic.ai.client import AiClient
@@ -19,7 +21,7 @@ from clinic.ai.service import Asking
 from clinic.images.sweeper import settle_reservations, sweep_images
 from core.blobs import BlobStore, open_blob_store
 from core.crypto import MasterKey
-from core.database import AdminDatabase, Database, TenantScope
+from core.database import AdminDatabase, ControlSession, Database, TenantScope
 from core.idempotency import forget_old_keys
 from core.jail import Jail
 from core.limits import RateLimits
@@ -31,6 +33,7 @@ from migrations.runner import create_schema, login_of
 from tenants.background.worker import Handler, Worker
 from tenants.directory.cache import Directory
 from tenants.directory.models import Tenant
+from tenants.lifecycle.purge import CERTIFICATE_TYPE, purge
 from tenants.plans.counter import UsageCounter
 from tenants.provisioning.service import Step
 
@@ -160,6 +163,28 @@ def provisioning_steps(settings: Settings, admin: AdminDatabase, store: BlobStor
                     session.add(generate(purpose, tenant, name, master))
 
     return [Step("schema", schema, always=True), Step("container", container), Step("keys", keys)]
+
+
+async def purge_tenant(
+    settings: Settings,
+    admin: AdminDatabase,
+    store: BlobStore,
+    slug: str,
+    *,
+    now: bool,
+    progress: Callable[[str], None] = lambda step: None,
+) -> str:
+    """`tenants.lifecycle.purge` with what the rooms above it keep of a tenant."""
+    master = master_key(settings)
+
+    async def forget(session: ControlSession, tenant: Tenant) -> None:
+        for kept in (TenantKey, SamlConnection):
+            await session.execute(delete(kept).where(kept.tenant_id == tenant.id))
+
+    async def sign(session: ControlSession, told: bytes) -> str:
+        return await platform.sign(session, master, told, CERTIFICATE_TYPE)
+
+    return await purge(admin, store, slug, forget=forget, sign=sign, now=now, progress=progress)
 
 
 async def tidy(database: Database, tenant: TenantScope) -> None:

@@ -9,6 +9,8 @@ from sqlalchemy.orm import Mapped, mapped_column
 import tenants.audit.models
 import tenants.background.models
 import tenants.directory.models
+import tenants.domains.models
+import tenants.lifecycle.models
 import tenants.plans.models
 import tenants.provisioning.models  # noqa: F401
 from core.models import ControlBase, TenantBase

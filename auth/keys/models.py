@@ -1,4 +1,4 @@
-"""A tenant's keys, wrapped by the master key."""
+"""The keys of tenants and of the platform, wrapped by the master key."""
 
 from typing import Any
 from uuid import UUID
@@ -27,6 +27,17 @@ class TenantKey(Row, ControlBase):
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("control.tenants.id"))
     purpose: Mapped[str]
     state: Mapped[str] = mapped_column(default="active")
+    kek_id: Mapped[str]
+    private_wrapped: Mapped[bytes]
+    public: Mapped[dict[str, Any]]
+
+
+class PlatformKey(Row, ControlBase):
+    """A key of the platform itself, which signs deletion certificates (ES256). The id is the `kid`; `public` is a
+    JWK. The gateway's login cannot read this table."""
+
+    __tablename__ = "platform_keys"
+
     kek_id: Mapped[str]
     private_wrapped: Mapped[bytes]
     public: Mapped[dict[str, Any]]

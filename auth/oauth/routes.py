@@ -2,6 +2,7 @@
 
 import secrets
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Cookie, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
@@ -54,6 +55,9 @@ async def authorize(
     browser_secret: Annotated[str | None, Cookie(alias=BROWSER_COOKIE, min_length=43, max_length=43)] = None,
 ) -> RedirectResponse:
     origin = context_of(request).origin
+    if request.url.hostname != urlsplit(origin).hostname:
+        # An alias: the browser's cookie must belong to the home host, where the identity provider will answer.
+        return RedirectResponse(f"{origin}/auth/authorize?{request.url.query}", status_code=303)
     async with database.tenant(tenant) as session:
         client = await find_client(session, client_id, redirect_uri)
     try:

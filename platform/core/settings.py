@@ -57,6 +57,11 @@ class Settings(BaseSettings):
     trusted_proxies: str = Field(
         "", description="Comma-separated addresses whose X-Forwarded-For and X-Forwarded-Proto are believed."
     )
+    dns_resolvers: str = Field(
+        "",
+        description="Comma-separated addresses of DNS resolvers that verify tenants' own domains; "
+        "empty: the machine's.",
+    )
     max_body_bytes: int = Field(
         30_000_000, ge=10_000, description="Longest request body that holds photographs, in bytes."
     )

@@ -12,8 +12,11 @@ from tenants.audit.models import AuditEvent, PlatformEvent
 from tenants.directory.models import Tenant
 
 
-def _operator() -> str:
-    """The operating-system user at the command line: administrators sign in by access to the machine."""
+def actor_of(session: ControlSession) -> str:
+    """Who acts on the control plane: the platform token that the session was opened for, else the operating-system user
+    at the command line, where administrators sign in by access to the machine."""
+    if named := session.info.get("actor"):
+        return str(named)
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):
@@ -24,7 +27,7 @@ def record(session: ControlSession, tenant: Tenant | None, action: str, **detail
     """Append an act of the control plane on `tenant`, or (None) on the platform itself."""
     session.add(
         PlatformEvent(
-            tenant_id=tenant.id if tenant else None, actor=_operator(), action=action, detail=detail
+            tenant_id=tenant.id if tenant else None, actor=actor_of(session), action=action, detail=detail
         )
     )
 

@@ -127,11 +127,14 @@ class Directory:
                         query.where(QuotaOverride.tenant_id.in_(some)) if some is not None else query
                     ):
                         overrides.setdefault(row.tenant_id, {})[row.metric] = row.limit
-                    hosts = select(Host.host, Host.tenant_id)
-                    for host, tenant_id in await session.execute(
+                    hosts = select(Host.host, Host.tenant_id, Host.removed_at)
+                    for host, tenant_id, removed_at in await session.execute(
                         hosts.where(Host.tenant_id.in_(some)) if some is not None else hosts
                     ):
-                        self._by_host[host] = tenant_id
+                        if removed_at is None:
+                            self._by_host[host] = tenant_id
+                        else:
+                            self._by_host.pop(host, None)
                     for tenant in changed:
                         record = TenantRecord(
                             scope=TenantScope(tenant.key),

@@ -32,7 +32,8 @@ class Tenant(Row, ControlBase):
     slug: Mapped[str] = mapped_column(unique=True)
     name: Mapped[str]
     state: Mapped[str] = mapped_column(default="provisioning")
-    suspended_reason: Mapped[str | None]
+    state_reason: Mapped[str | None]
+    purge_after: Mapped[datetime | None]
     home_host: Mapped[str] = mapped_column(unique=True)
     plan: Mapped[str] = mapped_column(ForeignKey("control.plans.name"))
     cell: Mapped[str] = mapped_column(default="default", server_default="default")
@@ -47,13 +48,15 @@ class Tenant(Row, ControlBase):
 
 
 class Host(ControlBase):
-    """A host name of one tenant; a row is never handed to another."""
+    """A host name of one tenant; a row is never handed to another, nor deleted: one that is `removed_at` answers no
+    more, and can only come back to its tenant."""
 
     __tablename__ = "hosts"
 
     host: Mapped[str] = mapped_column(primary_key=True)
     tenant_id: Mapped[UUID] = mapped_column(ForeignKey("control.tenants.id"), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    removed_at: Mapped[datetime | None]
 
 
 class ControlEpoch(ControlBase):

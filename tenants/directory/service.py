@@ -103,22 +103,42 @@ async def update_tenant(session: ControlSession, slug: str, changes: Mapping[str
     return tenant
 
 
+async def rename(session: ControlSession, slug: str, new: str, base_domain: str) -> Tenant:
+    """Give a tenant another slug, and with it another host. The hosts it had go on answering, its home host stays what
+    signs people in. Idempotent. Raises `TenantNotFound`, `BadSlug`, `SlugTaken`."""
+    tenant = await find_tenant(session, slug, lock=True)
+    if tenant.slug == new:
+        return tenant
+    check_slug(new)
+    epoch = await next_epoch(session)  # its lock makes two tenants that want one slug follow each other
+    host = await session.get(Host, f"{new}.{base_domain}")
+    if host is not None and host.tenant_id != tenant.id:
+        raise SlugTaken(f"{new!r} is or was another tenant's and is never reused; choose another slug.")
+    if host is None:
+        session.add(Host(host=f"{new}.{base_domain}", tenant_id=tenant.id))
+    record(session, tenant, "tenant.renamed", old=tenant.slug, new=new)
+    tenant.slug, tenant.epoch = new, epoch
+    await session.flush()
+    return tenant
+
+
 async def list_tenants(session: ControlSession, state: str | None = None) -> Sequence[Tenant]:
     """All tenants by slug, or those in one state."""
     query = select(Tenant).order_by(Tenant.slug)
     return (await session.scalars(query.where(Tenant.state == state) if state else query)).all()
 
 
-async def _move(
-    session: ControlSession, tenant: Tenant, *, source: str, target: str, reason: str | None
+async def move(
+    session: ControlSession, tenant: Tenant, *, sources: Sequence[str], target: str, reason: str | None
 ) -> Tenant:
+    """Bring a locked tenant to the state `target`. Idempotent. Raises `WrongState` from a state not in `sources`."""
     if tenant.state == target:
         return tenant
-    if tenant.state != source:
+    if tenant.state not in sources:
         raise WrongState(
-            f"{tenant.slug} is {tenant.state}; only a tenant that is {source} can become {target}."
+            f"{tenant.slug} is {tenant.state}; only a tenant that is {' or '.join(sources)} can become {target}."
         )
-    tenant.state, tenant.suspended_reason = target, reason
+    tenant.state, tenant.state_reason = target, reason
     tenant.epoch = await next_epoch(session)
     record(session, tenant, f"tenant.{target}", reason=reason)
     await session.flush()
@@ -128,20 +148,20 @@ async def _move(
 async def suspend(session: ControlSession, slug: str, reason: str) -> Tenant:
     """Stop serving a tenant, in every process within a second. Idempotent. Raises `WrongState`."""
     tenant = await find_tenant(session, slug, lock=True)
-    return await _move(session, tenant, source="active", target="suspended", reason=reason)
+    return await move(session, tenant, sources=("active",), target="suspended", reason=reason)
 
 
 async def resume(session: ControlSession, slug: str) -> Tenant:
     """Serve a suspended tenant again. Idempotent. Raises `WrongState`."""
     tenant = await find_tenant(session, slug, lock=True)
-    return await _move(session, tenant, source="suspended", target="active", reason=None)
+    return await move(session, tenant, sources=("suspended",), target="active", reason=None)
 
 
 async def activate(session: ControlSession, tenant: Tenant, schema_revision: str) -> Tenant:
     """The last step of provisioning: from now on the tenant is served."""
     locked = await session.get_one(Tenant, tenant.id, with_for_update=True)
     locked.schema_revision = schema_revision
-    return await _move(session, locked, source="provisioning", target="active", reason=None)
+    return await move(session, locked, sources=("provisioning",), target="active", reason=None)
 
 
 async def revoke_session(

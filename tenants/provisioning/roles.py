@@ -18,6 +18,9 @@ GATEWAY_RIGHTS = {
     "audit_events": "INSERT",
 }
 
+# What is not even for the gateway to read.
+OPERATORS_ONLY = ("platform_keys",)
+
 
 async def create_role(connection: asyncpg.Connection, role: str) -> None:
     """Create a NOLOGIN role unless it exists. `role` is a checked identifier of ours."""
@@ -46,5 +49,7 @@ async def grant_control(connection: asyncpg.Connection, login: str) -> None:
     """Give the gateway's login its rights on the control schema, and no others."""
     await connection.execute(f'GRANT USAGE ON SCHEMA control TO "{login}"')
     await connection.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA control TO "{login}"')
+    for table in OPERATORS_ONLY:
+        await connection.execute(f'REVOKE ALL ON control.{table} FROM "{login}"')
     for table, rights in GATEWAY_RIGHTS.items():
         await connection.execute(f'GRANT {rights} ON control.{table} TO "{login}"')

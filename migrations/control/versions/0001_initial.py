@@ -110,7 +110,8 @@ def upgrade() -> None:
         sa.Column("slug", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=False),
-        sa.Column("suspended_reason", sa.Text(), nullable=True),
+        sa.Column("state_reason", sa.Text(), nullable=True),
+        sa.Column("purge_after", sa.DateTime(timezone=True), nullable=True),
         sa.Column("home_host", sa.Text(), nullable=False),
         sa.Column("plan", sa.Text(), nullable=False),
         sa.Column("cell", sa.Text(), server_default="default", nullable=False),
@@ -163,11 +164,58 @@ def upgrade() -> None:
         sa.Column("host", sa.Text(), nullable=False),
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True),
         sa.ForeignKeyConstraint(["tenant_id"], ["control.tenants.id"], name=op.f("fk_hosts_tenant_id")),
         sa.PrimaryKeyConstraint("host", name=op.f("pk_hosts")),
         schema="control",
     )
     op.create_index(op.f("ix_hosts_tenant_id"), "hosts", ["tenant_id"], unique=False, schema="control")
+    op.create_table(
+        "deletions",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("ordered_by", sa.Text(), nullable=False),
+        sa.Column("rows", postgresql.JSONB(astext_type=sa.Text()), nullable=True),
+        sa.Column("audit_sha256", sa.Text(), nullable=True),
+        sa.Column("blobs", sa.BigInteger(), nullable=True),
+        sa.Column("blob_bytes", sa.BigInteger(), nullable=True),
+        sa.Column("certificate", sa.Text(), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.ForeignKeyConstraint(["tenant_id"], ["control.tenants.id"], name=op.f("fk_deletions_tenant_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_deletions")),
+        sa.UniqueConstraint("tenant_id", name=op.f("uq_deletions_tenant_id")),
+        schema="control",
+    )
+    op.create_table(
+        "platform_keys",
+        sa.Column("kek_id", sa.Text(), nullable=False),
+        sa.Column("private_wrapped", sa.LargeBinary(), nullable=False),
+        sa.Column("public", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_platform_keys")),
+        schema="control",
+    )
+    op.create_table(
+        "domain_claims",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("domain", sa.Text(), nullable=False),
+        sa.Column("challenge", sa.Text(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["tenant_id"], ["control.tenants.id"], name=op.f("fk_domain_claims_tenant_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_domain_claims")),
+        sa.UniqueConstraint("tenant_id", "domain", name=op.f("uq_domain_claims_tenant_id_domain")),
+        schema="control",
+    )
     op.create_table(
         "provisioning_steps",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),

@@ -1,0 +1,147 @@
+"""`dermadetect tenants rename`, `close`, `reopen`, `purge` and `certificate`."""
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli.output import Json, err, show, tell
+from cli.run import admin_database, in_control, read_file, run, settings
+from cli.tenants import Slug, shown
+
+if TYPE_CHECKING:
+    from core.database import ControlSession
+
+
+def rename(
+    slug: Slug,
+    new: Annotated[str, typer.Argument(help="The new first label of the tenant's host; never reused.")],
+    as_json: Json = False,
+) -> None:
+    """Give a tenant another slug, in force in every running gateway within a second.
+
+    The hosts it had go on answering. Signing in stays at the first one, so the
+    identity provider need not be told.
+
+      dermadetect tenants rename acme acme-health
+    """
+    from tenants.directory import service
+
+    base = settings().base_domain
+    tenant = in_control(lambda session: service.rename(session, slug, new, base))
+    show(shown(tenant), as_json=as_json, title=tenant.name)
+
+
+def close(
+    slug: Slug,
+    reason: Annotated[str, typer.Option(help="Why; kept in the audit log and in the deletion certificate.")],
+    grace: Annotated[str, typer.Option(help="How long the data stays at least: days or hours.")] = "30d",
+    as_json: Json = False,
+) -> None:
+    """Stop serving a tenant for good, in every running gateway within a second. Its data stays for the grace period.
+
+    dermadetect tenants close acme --reason "contract ended" --grace 30d
+    """
+    from tenants.lifecycle import service
+
+    if not (match := re.fullmatch(r"(\d{1,5})([dh])", grace)):
+        raise typer.BadParameter(
+            f"{grace!r} is neither days nor hours, such as 30d or 12h", param_hint="--grace"
+        )
+    wait = timedelta(**{{"d": "days", "h": "hours"}[match[2]]: int(match[1])})
+    tenant = in_control(lambda session: service.close(session, slug, reason, wait))
+    show(shown(tenant), as_json=as_json, title=tenant.name)
+    tell(
+        f"Next: dermadetect tenants purge {slug} --confirm {tenant.slug}, from {tenant.purge_after:%Y-%m-%d %H:%M} UTC on"
+    )
+
+
+def reopen(slug: Slug, as_json: Json = False) -> None:
+    """Serve a closing tenant again, as long as nothing of it is purged.
+
+    dermadetect tenants reopen acme
+    """
+    from tenants.lifecycle import service
+
+    tenant = in_control(lambda session: service.reopen(session, slug))
+    show(shown(tenant), as_json=as_json, title=tenant.name)
+
+
+def purge(
+    slug: Slug,
+    confirm: Annotated[
+        str, typer.Option(help="The tenant's slug once more: nothing brings it back but an export.")
+    ],
+    now: Annotated[bool, typer.Option("--now", help="Do not wait for the end of the grace period.")] = False,
+    certificate: Annotated[
+        Path | None, typer.Option(help="Write the signed certificate to this file too.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Destroy a closing tenant's data: role, schema, photographs and keys. A signed certificate remains.
+
+    Running it again finishes what was interrupted.
+
+      dermadetect tenants purge acme --confirm acme --certificate acme.jws
+    """
+    from gateway.assembly import blob_store, purge_tenant
+    from tenants.directory.service import find_tenant
+
+    configured = settings()
+
+    async def work() -> str:
+        store = blob_store(configured)
+        try:
+            async with admin_database(configured) as database:
+                async with database.control() as session:
+                    if (await find_tenant(session, slug)).slug != confirm:
+                        raise typer.BadParameter("it is not the tenant's slug", param_hint="--confirm")
+                with err.status(f"Purging {slug}"):
+                    return await purge_tenant(
+                        configured, database, store, slug, now=now, progress=lambda step: tell(f"✓ {step}")
+                    )
+        finally:
+            await store.close()
+
+    signed = run(work)
+    if certificate:
+        certificate.write_text(signed + "\n")
+    _show(slug, signed, as_json)
+
+
+def certificate(
+    slug: Slug,
+    verify: Annotated[
+        Path | None, typer.Option(help="Check the certificate in this file instead of the one we keep.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show what the platform signed about a purged tenant's data; fails unless the signature holds.
+
+    dermadetect tenants certificate acme
+    dermadetect tenants certificate acme --verify acme.jws
+    """
+    from tenants.lifecycle import service
+
+    if verify:
+        signed = read_file(verify, at_most=1_000_000).decode("utf-8", "replace").strip()
+    else:
+        signed = in_control(lambda session: service.certificate(session, slug))
+    _show(slug, signed, as_json)
+
+
+def _show(slug: str, signed: str, as_json: bool) -> None:
+    from auth.keys import platform
+    from tenants.directory.service import find_tenant
+    from tenants.lifecycle.errors import NoCertificate
+    from tenants.lifecycle.purge import CERTIFICATE_TYPE
+
+    async def work(session: "ControlSession") -> dict[str, Any]:
+        told = await platform.verify(session, signed, CERTIFICATE_TYPE)
+        if told["tenant"]["key"] != (await find_tenant(session, slug)).key:
+            raise NoCertificate(f"It is about {told['tenant']['slug']}, not about {slug}.")
+        return told
+
+    show(in_control(work) | {"signed": signed}, as_json=as_json)
