@@ -2,6 +2,7 @@
 
 pytest_plugins = [
     "tests.fixtures.azurite",
+    "tests.fixtures.managed_identity",
     "tests.fixtures.postgres",
     "tests.fixtures.fleet",
     "tests.fixtures.redis",

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NoReturn
 
 from azure.core.exceptions import (
     AzureError,
@@ -13,22 +14,35 @@ from azure.core.exceptions import (
     ResourceNotFoundError,
 )
 from azure.identity.aio import DefaultAzureCredential
-from azure.storage.blob import BlobProperties, ContentSettings, StorageErrorCode
+from azure.storage.blob import (
+    BlobProperties,
+    ContentSettings,
+    StorageErrorCode,
+    UserDelegationKey,
+    generate_blob_sas,
+)
 from azure.storage.blob.aio import BlobServiceClient, ContainerClient, LinearRetry, StorageStreamDownloader
 
 from core.blobs import (
+    LINK_S,
     BlobExists,
     BlobInfo,
     BlobNotFound,
     BlobReader,
     BlobStoreUnavailable,
+    LinkRefused,
+    LinksUnsupported,
     check_container,
+    check_life,
     check_name,
     check_range,
 )
+from core.clock import utcnow
 
 _BLOCK = 1024 * 1024  # bytes held in memory by one upload or download
 _PING_S = 3.0
+_KEY_LIFE = timedelta(hours=1)  # of what signs links where there is no account key; renewed at half of it
+_SKEW = timedelta(minutes=15)  # how far the storage account's clock may be behind ours
 
 
 class AzureBlobStore:
@@ -37,11 +51,17 @@ class AzureBlobStore:
     `DefaultAzureCredential` finds) signs in.
 
     `api_version` is the storage API version to speak, the SDK's newest if None. A request waits 5 s for a
-    connection, 20 s for the next bytes, and is tried three times.
+    connection, 20 s for the next bytes, and is tried three times. `client_options` go to the SDK's
+    `BlobServiceClient`, such as `connection_verify`, the file of the certificate authority to trust.
     """
 
     def __init__(
-        self, connection_string: str | None, account_url: str | None, *, api_version: str | None = None
+        self,
+        connection_string: str | None,
+        account_url: str | None,
+        *,
+        api_version: str | None = None,
+        **client_options: Any,
     ) -> None:
         options: dict[str, Any] = {
             "api_version": api_version,
@@ -52,7 +72,8 @@ class AzureBlobStore:
             "max_block_size": _BLOCK,
             "max_single_get_size": _BLOCK,
             "max_chunk_get_size": _BLOCK,
-        }
+        } | client_options
+        self._lent: tuple[UserDelegationKey, datetime] | None = None  # and when to ask for another
         self._credential: DefaultAzureCredential | None = None
         if connection_string:
             self._service = BlobServiceClient.from_connection_string(connection_string, **options)
@@ -131,6 +152,30 @@ class AzureBlobStore:
         with _port_errors(), suppress(ResourceNotFoundError):
             await self._container(container).delete_blob(check_name(name))
 
+    async def link(self, container: str, name: str, *, disposition: str, seconds: int = LINK_S) -> str:
+        check_life(seconds)
+        blob = self._container(container).get_blob_client(check_name(name))
+        account = self._service.account_name
+        if account is None:
+            raise LinksUnsupported("The storage account's name cannot be told from its address.")
+        signer = await self._signer()
+        # Without a start it works at once, whatever the account's clock says.
+        signature = generate_blob_sas(
+            account,
+            container,
+            name,
+            **signer,
+            permission="r",
+            expiry=utcnow() + timedelta(seconds=seconds),
+            protocol="https" if self._service.scheme == "https" else None,
+            cache_control="no-store",
+            content_disposition=disposition,
+        )
+        return f"{blob.url}?{signature}"
+
+    async def follow(self, container: str, token: str) -> NoReturn:
+        raise LinkRefused("Links to stored files lead elsewhere. Ask for a new one.")
+
     async def list(self, container: str, prefix: str = "") -> AsyncIterator[BlobInfo]:
         with _port_errors():
             async for properties in self._container(container).list_blobs(name_starts_with=prefix):
@@ -153,6 +198,23 @@ class AzureBlobStore:
 
     def _container(self, name: str) -> ContainerClient:
         return self._service.get_container_client(check_container(name))
+
+    async def _signer(self) -> dict[str, Any]:
+        """What signs a link: the account's key, or one that the account lends to who signed in."""
+        if self._credential:
+            return {"user_delegation_key": await self._lent_key()}
+        account_key = getattr(self._service.credential, "account_key", None)
+        if account_key is None:
+            raise LinksUnsupported("The operator gave the gateway a signature, which cannot sign another.")
+        return {"account_key": account_key}
+
+    async def _lent_key(self) -> UserDelegationKey:
+        now = utcnow()
+        if self._lent is None or now >= self._lent[1]:
+            with _port_errors():
+                key = await self._service.get_user_delegation_key(now - _SKEW, now + _KEY_LIFE)
+            self._lent = key, now + _KEY_LIFE / 2
+        return self._lent[0]
 
 
 def _code(error: HttpResponseError) -> str | None:

@@ -11,7 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-from core.problems import Conflict, NotFound, Unavailable
+from core.problems import Conflict, Forbidden, NotFound, Problem, Unavailable
+
+LINK_S = 60  # the longest life of a link, since it outlives the right that it was given for
+LINK_PATH = "/files/{token}"  # where the gateway serves the links of a store that cannot do so itself
 
 # Azure's rule for containers, within the 61 characters that leave room for what Azure appends.
 _CONTAINER = re.compile(r"(?=.{3,61}\Z)[a-z][a-z0-9]*(-[a-z0-9]+)*")
@@ -32,6 +35,16 @@ class BlobExists(Conflict):
 
 class BlobStoreUnavailable(Unavailable):
     slug, title = "blob-store-unavailable", "File storage is temporarily unavailable"
+
+
+class LinkRefused(Forbidden):
+    slug, title = "link-refused", "The link does not hold"
+
+
+class LinksUnsupported(Problem):
+    """The store was opened with rights that cannot be passed on."""
+
+    status, slug, title = 501, "links-unsupported", "File storage makes no links"
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,17 @@ class BlobStore(Protocol):
     async def delete(self, container: str, name: str) -> None:
         """Delete a blob; it may be gone already."""
 
+    async def link(self, container: str, name: str, *, disposition: str, seconds: int = LINK_S) -> str:
+        """An address where whoever holds it reads this blob, and nothing else, for `seconds` (1 to `LINK_S`).
+
+        It is a path on the tenant's own host where the gateway has to serve it (see `follow`), else a URL. What
+        is read there is of the blob's content type, has `disposition` as its Content-Disposition, and is not
+        cached. Whether there is such a blob turns out there. Raises `LinksUnsupported`.
+        """
+
+    async def follow(self, container: str, token: str) -> tuple[str, str]:
+        """Name and disposition of the blob that a link to `LINK_PATH` was made for. Raises `LinkRefused`."""
+
     def list(self, container: str, prefix: str = "") -> AsyncIterator[BlobInfo]:
         """The blobs whose names begin with `prefix`, by name. Raises `BlobNotFound` without the container."""
 
@@ -132,6 +156,14 @@ class TenantBlobs:
         """See `BlobStore.delete`."""
         await self._store.delete(self._container, name)
 
+    async def link(self, name: str, *, disposition: str, seconds: int = LINK_S) -> str:
+        """See `BlobStore.link`."""
+        return await self._store.link(self._container, name, disposition=disposition, seconds=seconds)
+
+    async def follow(self, token: str) -> tuple[str, str]:
+        """See `BlobStore.follow`."""
+        return await self._store.follow(self._container, token)
+
     def list(self, prefix: str = "") -> AsyncIterator[BlobInfo]:
         """See `BlobStore.list`."""
         return self._store.list(self._container, prefix)
@@ -156,6 +188,12 @@ def check_range(offset: int, length: int | None) -> None:
     """`ValueError` for a range that begins or ends before the blob does."""
     if offset < 0 or (length is not None and length < 0):
         raise ValueError(f"not a range: {offset}, {length}")
+
+
+def check_life(seconds: int) -> None:
+    """`ValueError` for a link that would be dead at once, or live too long."""
+    if not 1 <= seconds <= LINK_S:
+        raise ValueError(f"not the life of a link: {seconds} s")
 
 
 def open_blob_store(

@@ -1,6 +1,7 @@
 """Blobs in a directory: the embedded default, for one machine."""
 
 import asyncio
+import base64
 import json
 import os
 import shutil
@@ -13,15 +14,20 @@ from typing import BinaryIO, ParamSpec, TypeVar
 from uuid import uuid4
 
 from core.blobs import (
+    LINK_PATH,
+    LINK_S,
     BlobExists,
     BlobInfo,
     BlobNotFound,
     BlobReader,
     BlobStoreUnavailable,
+    LinkRefused,
     check_container,
+    check_life,
     check_name,
     check_range,
 )
+from core.crypto import CannotOpen, new_key, seal, unseal
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -36,6 +42,8 @@ class LocalBlobStore:
     A file is one line of JSON (content type and entity tag) and then the content, so that both appear at once.
     It is written under a name that no blob can have, synced, and linked into place; a crash leaves at most such
     an unfinished file, which `list` passes over and, when it is a day old, removes.
+
+    A link is sealed with a key that lies in the root for all processes that share it, and bound to the container.
     """
 
     def __init__(self, root: Path) -> None:
@@ -87,6 +95,25 @@ class LocalBlobStore:
     async def delete(self, container: str, name: str) -> None:
         path = self._path(container, name)
         await self._io(lambda: path.unlink(missing_ok=True))
+
+    async def link(self, container: str, name: str, *, disposition: str, seconds: int = LINK_S) -> str:
+        check_life(seconds)
+        grant = json.dumps([check_name(name), disposition, time.time() + seconds]).encode()
+        sealed = seal(await self._io(_link_key, self._root), grant, check_container(container))
+        return LINK_PATH.format(token=base64.urlsafe_b64encode(sealed).decode())
+
+    async def follow(self, container: str, token: str) -> tuple[str, str]:
+        key = await self._io(_link_key, self._root)
+        try:
+            sealed = base64.b64decode(token, altchars=b"-_", validate=True)
+            name, disposition, expires = json.loads(unseal(key, sealed, check_container(container)))
+        except (CannotOpen, ValueError) as error:
+            raise LinkRefused(
+                "The link was changed, or made for another address. Ask for a new one."
+            ) from error
+        if time.time() >= expires:
+            raise LinkRefused("The link has expired. Ask for a new one.")
+        return name, disposition
 
     async def list(self, container: str, prefix: str = "") -> AsyncIterator[BlobInfo]:
         directory = self._directory(container)
@@ -185,6 +212,21 @@ def _describe(path: Path, name: str, keep_open: bool = False) -> tuple[BlobInfo,
         return info, file
     file.close()
     return info, None
+
+
+def _link_key(root: Path) -> bytes:
+    """The key of the links of this root, made when it is first wanted."""
+    path = root / ".link-key"
+    if not path.exists():
+        unfinished = root / f".{uuid4().hex}"
+        unfinished.touch(mode=0o600, exist_ok=False)
+        try:
+            unfinished.write_bytes(new_key())
+            with suppress(FileExistsError):  # another process was faster, and its key is everyone's
+                path.hardlink_to(unfinished)
+        finally:
+            unfinished.unlink()
+    return path.read_bytes()
 
 
 def _names(directory: Path, prefix: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""One contract, both stores."""
+"""One contract, both stores; the storage account by its key and by managed identity."""
 
 import asyncio
 import os
@@ -7,7 +7,10 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 from uuid import uuid4
 
 import pytest
@@ -17,10 +20,12 @@ from core.blobs import (
     BlobNotFound,
     BlobStore,
     BlobStoreUnavailable,
+    LinksUnsupported,
     TenantBlobs,
     open_blob_store,
 )
 from tests.fixtures.azurite import API_VERSION, start_azurite
+from tests.fixtures.managed_identity import KeylessAccount
 
 JPEG = "image/jpeg"
 MIB = 1024 * 1024
@@ -30,10 +35,12 @@ HOSTILE = [
 ]
 
 
-@pytest.fixture(params=["local", "azure"])
+@pytest.fixture(params=["local", "azure", "keyless"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BlobStore]:
     if request.param == "local":
         opened = open_blob_store(tmp_path / "blobs")
+    elif request.param == "keyless":
+        opened = request.getfixturevalue("keyless_account").open_store()
     else:
         opened = open_blob_store(
             azure_connection_string=request.getfixturevalue("azurite"), azure_api_version=API_VERSION
@@ -247,6 +254,8 @@ class TestBothStores:
             await store.open(container, name)
         with pytest.raises(ValueError, match="not a blob name"):
             await store.delete(container, name)
+        with pytest.raises(ValueError, match="not a blob name"):
+            await store.link(container, name, disposition="inline")
         assert [info async for info in store.list(container)] == []
 
     @pytest.mark.parametrize("name", ["", "..", "a/b", "A-b", "1ab", "ab", "a--b", "ab-", "abc\n", "a" * 62])
@@ -256,6 +265,12 @@ class TestBothStores:
                 await refused
         with pytest.raises(ValueError, match="not a container name"):
             TenantBlobs(store, name)
+
+    # What is read through links is in tests/clinic/test_links.py, since it takes a gateway.
+    @pytest.mark.parametrize("seconds", [-1, 0, 61])
+    async def test_no_link_lives_longer_than_a_minute(self, blobs: TenantBlobs, seconds: int) -> None:
+        with pytest.raises(ValueError, match="life of a link"):
+            await blobs.link("a", disposition="inline", seconds=seconds)
 
     async def test_ping(self, store: BlobStore) -> None:
         await store.ping()
@@ -300,12 +315,80 @@ async def test_a_stopped_storage_account_is_unavailable(azurite: str, tmp_path: 
         await store.close()
 
 
+async def test_without_its_account_a_managed_identity_signs_nothing(keyless_account: KeylessAccount) -> None:
+    away = replace(keyless_account, url="https://127.0.0.1:9/devstoreaccount1").open_store()
+    try:
+        with pytest.raises(BlobStoreUnavailable):
+            await away.link("t-a", "a", disposition="inline")
+    finally:
+        await away.close()
+
+
+async def test_a_lent_key_signs_many_links(keyless_account: KeylessAccount) -> None:
+    store = keyless_account.open_store()
+    try:
+        links = [await store.link("t-a", "a", disposition="inline")]
+        await asyncio.sleep(1)  # another key would show another second
+        links.append(await store.link("t-a", "b", disposition="inline"))
+    finally:
+        await store.close()
+    asked = {parameter["ske"][0] for parameter in (parse_qs(urlsplit(link).query) for link in links)}
+    assert len(asked) == 1
+    lives = datetime.fromisoformat(asked.pop()) - datetime.now(UTC)
+    assert timedelta(minutes=59) < lives < timedelta(minutes=61)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+async def test_a_link_to_an_https_account_is_for_https_alone(scheme: str) -> None:
+    endpoint = f"{scheme}://127.0.0.1:9/devstoreaccount1"
+    store = open_blob_store(
+        azure_connection_string=f"BlobEndpoint={endpoint};AccountName=devstoreaccount1;AccountKey=a2V5"
+    )
+    link = await store.link("t-a", "a", disposition="inline")
+    await store.close()
+    assert parse_qs(urlsplit(link).query).get("spr") == {"http": None, "https": ["https"]}[scheme]
+
+
+@pytest.mark.parametrize(
+    "opened",
+    [
+        {
+            "azure_connection_string": "BlobEndpoint=https://acct.blob.core.windows.net;"
+            "SharedAccessSignature=sv=2024-11-04&sig=x"
+        },
+        {"azure_account_url": "https://files.example"},
+    ],
+    ids=["signature", "nameless"],
+)
+async def test_what_cannot_sign_says_so(opened: dict[str, str]) -> None:
+    store = open_blob_store(**opened)  # type: ignore[arg-type]
+    with pytest.raises(LinksUnsupported) as refusal:
+        await store.link("t-a", "a", disposition="inline")
+    assert refusal.value.status == 501
+    await store.close()
+
+
+async def test_processes_share_the_key_of_their_links(tmp_path: Path) -> None:
+    stores = [open_blob_store(tmp_path) for _ in range(8)]
+    links = await asyncio.gather(*(store.link("t-a", "a", disposition="inline") for store in stores))
+    for link in links:
+        name = await stores[0].follow("t-a", link.removeprefix("/files/"))
+        assert name == ("a", "inline")
+    (key,) = tmp_path.iterdir()
+    assert key.stat().st_mode & 0o777 == 0o600
+
+
 async def test_a_vanished_directory_is_unavailable(tmp_path: Path) -> None:
     store = open_blob_store(tmp_path / "blobs")
     await store.create_container("t-a")
     shutil.rmtree(tmp_path / "blobs")
-    with pytest.raises(BlobStoreUnavailable):
-        await store.put("t-a", "a", b"1", content_type=JPEG)
+    for attempt in (
+        store.put("t-a", "a", b"1", content_type=JPEG),
+        store.link("t-a", "a", disposition="inline"),
+        store.follow("t-a", "AAAA"),
+    ):
+        with pytest.raises(BlobStoreUnavailable):
+            await attempt
     (tmp_path / "blobs").touch()  # a file where the directory should be: refused even for root
     await all_refuse(store, "t-a")
 
