@@ -11,6 +11,7 @@ from cli.output import Json, show, tell, warn
 from cli.run import FAILED, run, settings, told
 
 if TYPE_CHECKING:
+    from core.blobs import BlobStore
     from core.settings import Settings
 
 LIMIT_S = 10.0
@@ -96,12 +97,25 @@ async def _blobs(configured: "Settings") -> list[Check]:
             reader = await store.open(container, "probe")
             if await reader.read() != b"probe":
                 return [Check("blob store", "wrong", "a blob came back changed", "do not use this store")]
+            links = await _signed_links(store, container)
             await store.delete(container, "probe")
         finally:
             await store.delete_container(container)
     finally:
         await store.close()
-    return [Check("blob store", "ok", "written, read and deleted")]
+    return [Check("blob store", "ok", "written, read and deleted"), links]
+
+
+async def _signed_links(store: "BlobStore", container: str) -> Check:
+    from core.problems import Problem
+
+    try:
+        await store.link(container, "probe", disposition="inline")
+    except Problem as problem:
+        return Check(
+            "signed links", "off", f"no tenant can be given `--image-links signed`: {problem.detail}"
+        )
+    return Check("signed links", "ok", "can be made")
 
 
 async def _ai(configured: "Settings") -> list[Check]:

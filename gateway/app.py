@@ -17,6 +17,7 @@ import clinic.ai.routes
 import clinic.annotations.routes
 import clinic.assignments.routes
 import clinic.cases.routes
+import clinic.content
 import clinic.images.routes
 import clinic.patients.routes
 import clinic.physicians.routes
@@ -42,6 +43,7 @@ from tenants.routing import TenantRouter
 ROUTERS = (  # routes are tried in this order, so the busiest come first
     clinic.cases.routes.router,
     clinic.images.routes.router,
+    clinic.content.router,
     gateway.health.router,
     auth.oauth.routes.router,
     auth.saml.routes.router,

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from clinic.cases.errors import CaseNotFound, NotYourPart
 from clinic.cases.schemas import BodySite
-from clinic.content import RangeNotSatisfiable, send_blob
+from clinic.content import LINKED, RangeNotSatisfiable, send_blob, streamed
 from clinic.images import service
 from clinic.images.errors import (
     ImageAnimated,
@@ -28,7 +28,7 @@ from clinic.images.errors import (
 from clinic.images.reception import REQUEST_BODY, receive_image
 from clinic.images.schemas import ImageOut, Variant, View
 from core.access import Principal, Session, requires
-from core.blobs import BlobNotFound, BlobStore, BlobStoreUnavailable, TenantBlobs
+from core.blobs import BlobNotFound, BlobStore, BlobStoreUnavailable, LinksUnsupported, TenantBlobs
 from core.database import Database
 from core.jail import Jail
 from core.pagination import BadCursor, Page, Paged
@@ -43,12 +43,6 @@ router = APIRouter(tags=["images"])
 
 _PRESENT: dict[int | str, dict[str, Any]] = {
     200: {"model": ImageOut, "description": "The case had this photograph already."}
-}
-_PICTURE: dict[str, Any] = {"image/jpeg": {}, "image/png": {}}
-_FILE: dict[int | str, dict[str, Any]] = {
-    200: {"content": _PICTURE, "description": "The whole file."},
-    206: {"content": _PICTURE, "description": "The range that `Range` asked for."},
-    304: {"description": "What `If-None-Match` names is still right."},
 }
 
 
@@ -162,7 +156,8 @@ async def read(
     summary="Look at a photograph",
     operation_id="images_content",
     response_class=Response,
-    responses=_FILE
+    responses=streamed("image/jpeg", "image/png")
+    | LINKED
     | responses(
         Unauthenticated,
         Forbidden,
@@ -170,6 +165,7 @@ async def read(
         ImageNotFound,
         BlobNotFound,
         RangeNotSatisfiable,
+        LinksUnsupported,
         BlobStoreUnavailable,
     ),
 )
@@ -185,7 +181,8 @@ async def content(
         Query(description="`display` and `thumbnail` are upright JPEGs of at most 2,048 and 256 pixels."),
     ] = "display",
 ) -> Response:
-    """Streamed, with `ETag`, `If-None-Match` and `Range`. That it was looked at is audited."""
+    """Streamed, with `ETag`, `If-None-Match` and `Range`; or 307 to a link, which needs no token, works for a minute,
+    and takes `Range`. That it was looked at is audited."""
     async with database.tenant(principal.tenant) as session:
         image = await service.view_image(session, principal, case_id, image_id, variant)
     suffix = "png" if variant == "original" and image.media_type == "image/png" else "jpg"

@@ -8,13 +8,13 @@ from fastapi.responses import HTMLResponse, JSONResponse
 
 from auth.keys.service import KeyRing
 from clinic.cases.errors import CaseNotFound, NotYourPart, WrongStatus
-from clinic.content import RangeNotSatisfiable, send_blob
+from clinic.content import LINKED, RangeNotSatisfiable, send_blob, streamed
 from clinic.reports import service
 from clinic.reports.errors import ReportInProgress, ReportInterrupted, ReportNotFound, ReportUnrenderable
 from clinic.reports.schemas import ReportOut, ReportRequest, Verification
 from clinic.reports.verify_page import genuine_page, unknown_page
 from core.access import Principal, Session, Tenant, context_of, requires
-from core.blobs import BlobNotFound, BlobStore, BlobStoreUnavailable, TenantBlobs
+from core.blobs import BlobNotFound, BlobStore, BlobStoreUnavailable, LinksUnsupported, TenantBlobs
 from core.database import Database
 from core.jail import Jail
 from core.limits import RateLimited, declared_limits, limiter
@@ -27,12 +27,6 @@ router = APIRouter(tags=["reports"])
 
 _PRESENT: dict[int | str, dict[str, Any]] = {
     200: {"model": ReportOut, "description": "The case has not changed since this report."}
-}
-_PDF: dict[str, Any] = {"application/pdf": {}}
-_FILE: dict[int | str, dict[str, Any]] = {
-    200: {"content": _PDF, "description": "The whole file."},
-    206: {"content": _PDF, "description": "The range that `Range` asked for."},
-    304: {"description": "What `If-None-Match` names is still right."},
 }
 _PAGE: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/html": {}}, "description": "The report is genuine."}
@@ -110,9 +104,16 @@ async def list_(
     summary="Read a report",
     operation_id="reports_pdf",
     response_class=Response,
-    responses=_FILE
+    responses=streamed("application/pdf")
+    | LINKED
     | responses(
-        Unauthenticated, Forbidden, ReportNotFound, BlobNotFound, RangeNotSatisfiable, BlobStoreUnavailable
+        Unauthenticated,
+        Forbidden,
+        ReportNotFound,
+        BlobNotFound,
+        RangeNotSatisfiable,
+        LinksUnsupported,
+        BlobStoreUnavailable,
     ),
 )
 async def pdf(
@@ -122,7 +123,8 @@ async def pdf(
     database: Annotated[Database, part(Database)],
     store: Annotated[BlobStore, part(BlobStore)],
 ) -> Response:
-    """Streamed, with `ETag`, `If-None-Match` and `Range`. That it was read is audited."""
+    """Streamed, with `ETag`, `If-None-Match` and `Range`; or 307 to a link, which needs no token, works for a minute,
+    and takes `Range`. That it was read is audited."""
     async with database.tenant(principal.tenant) as session:
         report = await service.read_report(session, principal, report_id)
     return await send_blob(

@@ -1,13 +1,17 @@
 """`doctor` finds what is wrong, and says what to do."""
 
 import json
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+from azure.storage.blob import generate_account_sas
 
+from core.clock import utcnow
 from tests.cli.conftest import Command
 from tests.cli.test_tenants import sql
+from tests.fixtures.azurite import API_VERSION
 
 
 def found(command: Command, *, code: int = 0, **settings: str | None) -> dict[str, Any]:
@@ -26,6 +30,7 @@ def test_a_healthy_installation_is_0(command: Command, acme: str, ai_url: str) -
         "operator login",
         "migrations",
         "blob store",
+        "signed links",
         "AI Service",
         "rate limits",
     }
@@ -65,6 +70,25 @@ def test_a_gateway_login_that_may_too_much_is_found(
     finally:
         sql(command, back.format(login), "SELECT 1")
     assert found(command)["gateway login"]["state"] == "ok"
+
+
+def test_an_account_that_cannot_sign_links_is_told(command: Command, azurite: str) -> None:
+    account = dict(part.split("=", 1) for part in azurite.strip(";").split(";"))
+    signature = generate_account_sas(
+        account["AccountName"],
+        account["AccountKey"],
+        resource_types="sco",
+        permission="rwdlc",
+        expiry=utcnow() + timedelta(hours=1),
+    )
+    checks = found(
+        command,
+        blob_directory=None,
+        azure_connection_string=f"BlobEndpoint={account['BlobEndpoint']};SharedAccessSignature={signature}",
+        azure_api_version=API_VERSION,
+    )
+    assert checks["blob store"]["state"] == "ok"
+    assert checks["signed links"]["state"] == "off"
 
 
 def test_logins_that_were_swapped_are_found(command: Command) -> None:

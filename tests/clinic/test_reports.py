@@ -22,6 +22,8 @@ from clinic.reports.models import Report
 from clinic.reports.service import hash_token
 from core.blobs import BlobStore
 from tenants.audit.models import AuditEvent
+from tenants.directory.cache import Directory
+from tenants.directory.service import update_tenant
 from tests.clinic.journey import ANSWER, Clinic, act, ok
 from tests.fixtures.world import Person, World
 
@@ -230,6 +232,27 @@ async def test_a_row_that_was_tampered_with_is_not_genuine(clinic: Clinic, world
             values = {"sha256": report["sha256"], "signature": report["signature"]}
             await session.execute(update(Report).where(Report.id == UUID(report["id"])).values(**values))
     assert (await public.get(f"/verify/{token}")).status_code == 200
+
+
+async def test_a_report_is_read_by_a_link_where_the_tenant_prefers_it(clinic: Clinic, world: World) -> None:
+    physician, case = await answered(clinic)
+    path = f"/v1/reports/{ok(await issue(physician, case), 201)['id']}/pdf"
+
+    async def prefer(how: str) -> None:
+        async with world.admin.control() as session:
+            await update_tenant(session, "acme", {"image_links": how})
+        await world.parts[Directory].refresh()
+
+    await prefer("signed")
+    try:
+        answer = await physician.http.get(path)
+    finally:
+        await prefer("streamed")
+    assert answer.status_code == 307
+    read = await (await world.http()).get(answer.headers["Location"])
+    assert read.content == (await physician.http.get(path)).content
+    assert read.headers["Content-Type"] == "application/pdf"
+    assert read.headers["Content-Disposition"].startswith("attachment; filename=")
 
 
 async def test_who_may_issue_and_read_reports(clinic: Clinic, world: World) -> None:
