@@ -41,16 +41,18 @@ async def run() -> list[Result]:
         visitors = [await stage.visitor(f"tenant{number}") for number in range(CLIENTS)]
         environment = environment_of(stage, visitors[0])
         with serving("ai", environment, stage.directory / "ai.log") as ai:
-            environment["DERMADETECT_AI_URL"] = f"http://127.0.0.1:{ai}"
+            environment["DERMADETECT_AI_URL"] = f"http://127.0.0.1:{ai.port}"
             with (
                 serving("gateway", environment, stage.directory / "gateway.log") as gateway,
                 serving("bare-ai", environment, stage.directory / "bare.log") as bare,
             ):
-                decisions = [await _decision(bare, {})]
+                decisions = [await _decision(bare.port, {})]
                 ours: list[tuple[bytes, int | None]] = []
                 for visitor in visitors:
                     token = f"Bearer {visitor.token}"
-                    decisions.append(await _decision(gateway, {"Host": visitor.host, "Authorization": token}))
+                    decisions.append(
+                        await _decision(gateway.port, {"Host": visitor.host, "Authorization": token})
+                    )
                     ours.append((post_request(_PATH, visitor.host, _BODY, authorization=token), None))
                 assert all(decision == decisions[0] for decision in decisions)
                 plain: list[tuple[bytes, int | None]] = [
@@ -62,7 +64,9 @@ async def run() -> list[Result]:
                 ) -> Callable[[], Awaitable[float]]:
                     return lambda: load(port, sent, seconds=SECONDS)
 
-                seen = await medians({"gateway": requests(gateway, ours), "bare": requests(bare, plain)})
+                seen = await medians(
+                    {"gateway": requests(gateway.port, ours), "bare": requests(bare.port, plain)}
+                )
     return [
         compare(
             "ai-proxy",

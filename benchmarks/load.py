@@ -74,10 +74,12 @@ def get_request(path: str, host: str, **headers: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
-def post_request(path: str, host: str, body: bytes, **headers: str) -> bytes:
-    """The bytes of a POST request with a JSON body."""
+def post_request(
+    path: str, host: str, body: bytes, content_type: str = "application/json", **headers: str
+) -> bytes:
+    """The bytes of a POST request."""
     head = [f"POST {path} HTTP/1.1", f"Host: {host}", "Accept: application/json"]
-    head += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+    head += [f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
     head += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join([*head, "", ""]).encode() + body
 
@@ -105,3 +107,26 @@ async def load(
     async with asyncio.timeout(seconds + _SLOWEST_S):
         await asyncio.gather(*(client.finished for client in clients))
     return sum(client.answered for client in clients) / (time.perf_counter() - started)
+
+
+async def send_all(port: int, requests: Sequence[bytes], *, connections: int) -> float:
+    """Seconds until the server on `port` has answered each of `requests` once, all with 201, over so many keep-alive
+    connections. Raises `UnexpectedAnswer`, `TimeoutError`, `OSError`."""
+    waiting = iter(requests)
+
+    async def send_some() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        for request in waiting:
+            writer.write(request)
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = _LENGTH.search(head)
+            body = await reader.readexactly(int(length[1])) if length else b""
+            if not head.startswith(b"HTTP/1.1 201 "):
+                raise UnexpectedAnswer((head + body)[:2000].decode(errors="replace"))
+        writer.close()
+
+    started = time.perf_counter()
+    async with asyncio.timeout(_SLOWEST_S * 4), asyncio.TaskGroup() as tasks:
+        for _ in range(connections):
+            tasks.create_task(send_some())
+    return time.perf_counter() - started

@@ -59,12 +59,12 @@ async def run() -> list[Result]:
         ):
             ours = []
             for visitor in visitors:
-                length, case = await length_of_case(gateway, visitor)
+                length, case = await length_of_case(gateway.port, visitor)
                 assert case["id"] == str(visitor.case_id)
                 token = f"Bearer {visitor.token}"
                 ours.append((get_request(visitor.path, visitor.host, authorization=token), length))
-            length, plain_case = await length_of_case(bare, first)
-            _, same_case = await length_of_case(gateway, first)
+            length, plain_case = await length_of_case(bare.port, first)
+            _, same_case = await length_of_case(gateway.port, first)
             # Who asks is nobody to the baseline; all else is alike.
             assert same_case | {"allowed_actions": []} == plain_case
             plain = [(get_request(first.path, "localhost"), length)] * CLIENTS
@@ -72,7 +72,9 @@ async def run() -> list[Result]:
             def requests(port: int, sent: list[tuple[bytes, int]]) -> Callable[[], Awaitable[float]]:
                 return lambda: load(port, sent, seconds=SECONDS)
 
-            seen = await medians({"gateway": requests(gateway, ours), "bare": requests(bare, plain)})
+            seen = await medians(
+                {"gateway": requests(gateway.port, ours), "bare": requests(bare.port, plain)}
+            )
     return [
         compare(
             "request",

@@ -20,12 +20,14 @@ import benchmarks.metadata
 import benchmarks.request
 import benchmarks.session
 import benchmarks.tenancy_throughput
+import benchmarks.upload
 from benchmarks.measure import ROUNDS, WARM_UPS, Result
 
 BENCHMARKS: Mapping[str, Callable[[], Coroutine[Any, Any, list[Result]]]] = {
     "session": benchmarks.session.run,
     "request": benchmarks.request.run,
     "metadata": benchmarks.metadata.run,
+    "upload": benchmarks.upload.run,
     "ai-proxy": benchmarks.ai_proxy.run,
     "tenancy-throughput": benchmarks.tenancy_throughput.run,
     "fleet-migration": benchmarks.fleet_migration.run,

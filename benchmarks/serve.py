@@ -1,4 +1,4 @@
-"""A server of a benchmark in a process of its own: `python -m benchmarks.serve gateway|untenanted|bare|bare-ai|ai SOCKET`.
+"""A server of a benchmark in a process of its own: `python -m benchmarks.serve KIND SOCKET`.
 
 SOCKET is the number of an inherited listening socket. All are served by the same uvicorn with the same settings;
 everything else comes from the environment. The server ends when its standard input does, which the kernel sees to
@@ -13,6 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import uvicorn
 from fastapi import FastAPI
@@ -20,9 +21,16 @@ from fastapi import FastAPI
 _STOP_S = 10.0
 
 
+class Server(NamedTuple):
+    """Where a server listens, and its process."""
+
+    port: int
+    pid: int
+
+
 @contextmanager
-def serving(which: str, environment: dict[str, str], log: Path) -> Iterator[int]:
-    """A server in a process of its own; yields its port. It is stopped at the end, whatever happened."""
+def serving(which: str, environment: dict[str, str], log: Path) -> Iterator[Server]:
+    """A server in a process of its own. It is stopped at the end, whatever happened."""
     with socket.create_server(("127.0.0.1", 0), backlog=256) as listening, log.open("wb") as written:
         port: int = listening.getsockname()[1]
         process = subprocess.Popen(
@@ -34,7 +42,7 @@ def serving(which: str, environment: dict[str, str], log: Path) -> Iterator[int]
             stderr=written,
         )
     try:
-        yield port
+        yield Server(port, process.pid)
     except Exception as error:
         error.add_note(f"{which} said: {log.read_text(errors='replace')[-2000:]}")
         raise
@@ -93,10 +101,21 @@ def _bare() -> FastAPI:
     )
 
 
+def _bare_upload() -> FastAPI:
+    from benchmarks.bare_upload import create_app
+
+    return create_app(Path(os.environ["BARE_DIRECTORY"]))
+
+
 def main(which: str, number: str) -> None:
-    app = {"gateway": _gateway, "untenanted": _untenanted, "bare": _bare, "bare-ai": _bare_ai, "ai": _ai}[
-        which
-    ]()
+    app = {
+        "gateway": _gateway,
+        "untenanted": _untenanted,
+        "bare": _bare,
+        "bare-ai": _bare_ai,
+        "bare-upload": _bare_upload,
+        "ai": _ai,
+    }[which]()
     # uvicorn's own access log would come on top of the gateway's; the bare application goes without any.
     server = uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False, ws="none"))
 

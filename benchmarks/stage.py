@@ -37,7 +37,7 @@ from tenants.provisioning.service import provision
 
 UNLIMITED = 1_000_000_000
 
-_CASE = NewCase(
+CASE = NewCase(
     patient=NewPatient(name="Ada Example", birth_date=date(1984, 5, 17), sex="female"),
     complaint="A mole on the left shoulder that has changed its colour within two months.",
     history="No earlier skin disease. Father had a melanoma at 61. Takes no medicines.",
@@ -114,7 +114,7 @@ class Stage:
                 frozenset(["referrer"]),
                 frozenset(scope.split()),
             )
-            case_id = await create_case(session, principal, data_key, _CASE)
+            case_id = await create_case(session, principal, data_key, CASE)
         origin = self.settings.origin_of(record.home_host)
         issued = await issue(keys, record, origin, started, scope, self.settings.access_token_s)
         return Visitor(record.scope, record.home_host, case_id, issued.access_token)

@@ -68,9 +68,9 @@ async def _requests(port: int, visitors: list[Visitor]) -> list[tuple[bytes, int
     return sent
 
 
-async def _memory_mib(stage: Stage, server: str) -> tuple[float, float]:
+async def _memory_mib(stage: Stage, pid: int) -> tuple[float, float]:
     """What is resident of the server's process, and the mean of what its backends have for themselves."""
-    process = next(each for each in psutil.Process().children() if server in each.cmdline())
+    process = psutil.Process(pid)
     ports = [
         each.laddr.port for each in process.net_connections("tcp") if each.status == psutil.CONN_ESTABLISHED
     ]
@@ -86,17 +86,17 @@ async def _measure(stage: Stage, visitors: list[Visitor]) -> list[Result]:
         serving("gateway", environment, stage.directory / "gateway.log") as gateway,
         serving("untenanted", environment, stage.directory / "untenanted.log") as untenanted,
     ):
-        await length_of_case(gateway, visitors[0])
-        await length_of_case(untenanted, visitors[0])
-        ours, plain = await _requests(gateway, visitors), await _requests(untenanted, visitors[:1])
+        await length_of_case(gateway.port, visitors[0])
+        await length_of_case(untenanted.port, visitors[0])
+        ours, plain = await _requests(gateway.port, visitors), await _requests(untenanted.port, visitors[:1])
         seen = await medians(
             {
-                "ours": lambda: load(gateway, ours, seconds=SECONDS, connections=CONNECTIONS),
-                "plain": lambda: load(untenanted, plain, seconds=SECONDS, connections=CONNECTIONS),
+                "ours": lambda: load(gateway.port, ours, seconds=SECONDS, connections=CONNECTIONS),
+                "plain": lambda: load(untenanted.port, plain, seconds=SECONDS, connections=CONNECTIONS),
             }
         )
-        resident, backend = await _memory_mib(stage, "gateway")
-        plain_resident, plain_backend = await _memory_mib(stage, "untenanted")
+        resident, backend = await _memory_mib(stage, gateway.pid)
+        plain_resident, plain_backend = await _memory_mib(stage, untenanted.pid)
     name = f"tenancy-throughput.{len(visitors)}"
     return [
         compare(
