@@ -1,9 +1,8 @@
-"""The AI client over real HTTP, against the reference service and the faults it can be told to have."""
+"""The AI client over real HTTP, against the reference service: retries, breaker, deadline, slots, and which answers are
+taken. What each fault becomes for a caller is in `test_ai_faults.py`."""
 
 import asyncio
 import json
-import logging
-import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -116,32 +115,6 @@ async def test_other_failures_are_not_retried(client: AiClient, faults: Any, sta
     no_foreign_text(raised.value)
 
 
-@pytest.mark.parametrize(
-    ("fault", "problem"),
-    [
-        ({"cut_off": True}, AiUnreachable),
-        ({"status": 500}, AiUnreachable),
-        ({"wrong_content_type": True}, AiAnswerInvalid),
-        ({"broken_schema": True}, AiAnswerInvalid),
-        ({"huge_bytes": 200_000_000}, AiAnswerInvalid),
-    ],
-)
-async def test_an_unusable_answer_is_502_and_its_text_stays_inside(
-    client: AiClient,
-    faults: Any,
-    caplog: pytest.LogCaptureFixture,
-    fault: dict[str, Any],
-    problem: type[Problem],
-) -> None:
-    faults(**fault)
-    with caplog.at_level(logging.DEBUG, "clinic"), pytest.raises(problem) as raised:
-        await client.ask(ACME, AiEndpoint.DIAGNOSIS, a_request())
-    assert raised.value.status == 502
-    no_foreign_text(raised.value)
-    assert caplog.records
-    assert REFERENCE_TEXT not in caplog.text
-
-
 async def test_input_the_service_cannot_read_is_422(client: AiClient) -> None:
     image = AiImage(image_id="1", sha256="0" * 64, base64="bm90IGFuIGltYWdl")
     with pytest.raises(AiInputRejected) as raised:
@@ -227,15 +200,6 @@ async def test_one_deadline_covers_waiting_and_retries(service: str, faults: Any
     await client.aclose()
 
 
-async def test_a_service_that_is_down_is_502() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        client = AiClient(f"http://127.0.0.1:{free.getsockname()[1]}", None, deadline_s=5)
-        with pytest.raises(AiUnreachable):
-            await client.ask(ACME, AiEndpoint.TRIAGE, a_request())
-        await client.aclose()
-
-
 async def test_the_breaker_opens_per_endpoint_and_closes_again(client: AiClient, faults: Any) -> None:
     faults(status=500, endpoint="triage", times=5)
     for _ in range(5):
@@ -272,8 +236,8 @@ async def test_rejected_input_does_not_open_the_breaker(client: AiClient, faults
 
 
 async def test_one_tenant_cannot_starve_another(service: str, faults: Any) -> None:
-    faults(delay_s=0.4)
-    client = AiClient(service, TOKEN, deadline_s=0.6, calls_per_tenant=1)
+    faults(delay_s=1)
+    client = AiClient(service, TOKEN, deadline_s=1.6, calls_per_tenant=1)
     first, second, other = await asyncio.gather(
         client.ask(ACME, AiEndpoint.TRIAGE, a_request()),
         client.ask(ACME, AiEndpoint.TRIAGE, a_request()),
