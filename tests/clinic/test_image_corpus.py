@@ -16,7 +16,7 @@ from sqlalchemy import func, select
 
 from clinic.images.models import Image
 from core.blobs import BlobStore
-from tests.clinic.corpus import SAMPLES, SECRET, Accepted, Refused
+from tests.clinic.corpus import JPEG, SAMPLES, SECRET, Accepted, Refused
 from tests.clinic.journey import NEW_CASE, Clinic, ok
 from tests.fixtures.world import World
 
@@ -24,22 +24,8 @@ REFUSED = {name: sample for name, sample in SAMPLES.items() if isinstance(sample
 ACCEPTED = {name: sample for name, sample in SAMPLES.items() if isinstance(sample, Accepted)}
 QUICK_S = 10.0  # of what would take minutes or hours, on a busy machine
 # What Pillow tells of a file beyond its pixels, as far as it is needed to show them.
-SHOWN = {
-    "jfif",
-    "jfif_version",
-    "jfif_unit",
-    "jfif_density",
-    "dpi",
-    "progressive",
-    "progression",
-    "adobe",
-} | {
-    "adobe_transform",
-    "icc_profile",
-    "transparency",
-    "interlace",
-    "exif",
-}
+SHOWN = {"jfif", "jfif_version", "jfif_unit", "jfif_density", "dpi", "progressive", "progression", "adobe"}
+SHOWN |= {"adobe_transform", "icc_profile", "transparency", "interlace", "exif"}
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +106,19 @@ async def test_stored_clean_whole_and_shown_upright(clinic: Clinic, path: str, s
         assert max(shown.size) == min(longest, max(upright.size))
         assert not shown.getexif()
         assert difference(upright, shown) < 8
+
+
+@pytest.mark.parametrize(
+    "filename", ["皮膚 – Fleck.jpg", "../../etc/passwd", 'a";\r\nX-Evil: 1', "x" * 1_000]
+)
+async def test_a_file_may_be_called_anything(clinic: Clinic, path: str, filename: str) -> None:
+    form = await clinic.referrer.http.post(
+        path, data={"view": "close_up"}, files={"file": (filename, JPEG, "image/jpeg")}
+    )
+    image = ok(form, 201)
+    content = await clinic.referrer.http.get(f"{path}/{image['id']}/content?variant=original")
+    assert content.content == JPEG
+    assert content.headers["Content-Disposition"] == f'inline; filename="{image["id"]}-original.jpg"'
 
 
 def on_white(picture: Picture.Image, orientation: int) -> Picture.Image:
