@@ -3,8 +3,8 @@
 Ours is the complete application, as in `request.py`, and asks through `clinic.ai.client`: deadline, breaker, check
 of the answer against the contract; the answer and an audit row are kept. The baseline (`benchmarks/bare_ai.py`)
 forwards with httpx and inserts the same row of `ai_results`, with nothing around. Both ask one reference AI service,
-which alone answers this question about ten times as often as either can pass it on; each of the three is one uvicorn process; 16 keep-alive connections, each of a user of another tenant for ours.
-Every answer must be 200.
+which alone answers this question about ten times as often as either can pass it on. Each of the three is one uvicorn
+process; 16 keep-alive connections, each of a user of another tenant for ours. Every answer must be 200.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

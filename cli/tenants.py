@@ -159,6 +159,8 @@ def update(
         raise typer.BadParameter("name what to change: --name, --ai-model or --image-links")
     if name is not None and not name.strip():
         raise typer.BadParameter("a tenant needs a name", param_hint="--name")
+    if ai_model is not None and len(ai_model) > 128:
+        raise typer.BadParameter("at most 128 characters, as the contract has it", param_hint="--ai-model")
     wanted = given | ({"ai_model": ai_model or None} if ai_model is not None else {})
     tenant = in_control(lambda session: update_tenant(session, slug, wanted))
     show(shown(tenant), as_json=as_json, title=tenant.name)

@@ -1,9 +1,9 @@
 """How often physicians agree with the AI Service, by model and skin type."""
 
 import math
-from datetime import date, timedelta
+from datetime import date
 
-from sqlalchemy import func, select
+from sqlalchemy import Date, cast, func, select
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.orm import aliased
 
@@ -43,10 +43,11 @@ async def agreement(
         .ext(distinct_on(*same_item))
         .order_by(*same_item, AiFeedback.id.desc())
     )
+    day = cast(func.timezone("UTC", AiFeedback.created_at), Date)
     if since is not None:
-        standing = standing.where(func.timezone("UTC", AiFeedback.created_at) >= since)
+        standing = standing.where(day >= since)
     if until is not None:
-        standing = standing.where(func.timezone("UTC", AiFeedback.created_at) < until + timedelta(days=1))
+        standing = standing.where(day <= until)
     verdict = standing.subquery().c
     group = (verdict.endpoint, verdict.model_name, verdict.model_version, verdict.fitzpatrick)
     rows = await session.execute(

@@ -76,9 +76,8 @@ def request_key(endpoint: AiEndpoint, request: AiRequest) -> str:
 
 async def _lease(asking: Asking) -> UUID | None:
     """The case that has waited longest, ours until the lease ends. The bell is for what a crash would leave."""
-    await (
-        asking.directory.fresh()
-    )  # the model may be another by now; a process that only works does not poll it
+    # The tenant's model may be another by now, and a process that only works does not poll the directory.
+    await asking.directory.fresh()
     async with asking.database.tenant(asking.scope) as session:
         waiting = (
             select(AiPipeline.id)

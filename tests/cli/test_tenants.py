@@ -93,6 +93,7 @@ def test_what_can_be_changed_of_a_tenant(command: Command) -> None:
     changed = {"name": "Tyrell", "ai_model": "2.4.1", "image_links": "signed"}
     assert row(command, "tyrell") == before | changed
     command.run("tenants", "update", "tyrell", "--ai-model", "")
+    command.run("tenants", "update", "tyrell", "--ai-model", "x" * 129, code=2)
     assert row(command, "tyrell")["ai_model"] is None
     for wrong in ([], ["--image-links", "shared"], ["--name", " "]):
         command.run("tenants", "update", "tyrell", *wrong, code=2)

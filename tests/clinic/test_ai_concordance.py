@@ -77,6 +77,7 @@ async def test_verdicts_are_counted_by_model_and_skin_type(clinic: Clinic) -> No
     assert len(await groups(clinic, f"?since={day}&until={day}")) == 3
     assert await groups(clinic, "?since=2999-01-01") == []
     assert await groups(clinic, "?until=2001-01-01") == []
+    assert len(await groups(clinic, "?since=0001-01-01&until=9999-12-31")) == 3
 
 
 async def test_a_physicians_verdict_on_an_item_counts_once(clinic: Clinic) -> None:
