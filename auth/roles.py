@@ -12,6 +12,7 @@ SCOPES = {
     "physicians:manage": "register physicians",
     "users:read": "list people",
     "usage:read": "see the plan's use",
+    "audit:read": "read the audit log",
 }
 
 ROLES: dict[str, frozenset[str]] = {
@@ -24,13 +25,14 @@ ROLES: dict[str, frozenset[str]] = {
             "users:read",
             "usage:read",
             "reports:read",
+            "audit:read",
         }
     ),
     "coordinator": frozenset({"cases:read", "cases:triage", "ai:use", "users:read", "reports:read"}),
     "physician": frozenset({"cases:read", "cases:answer", "ai:use", "reports:read"}),
     "referrer": frozenset({"cases:create", "cases:read", "cases:submit", "ai:use", "reports:read"}),
     "patient": frozenset({"cases:create", "cases:read", "cases:submit", "ai:use", "reports:read"}),
-    "auditor": frozenset({"ai:review", "usage:read", "users:read"}),
+    "auditor": frozenset({"ai:review", "audit:read", "usage:read", "users:read"}),
 }
 
 

@@ -107,6 +107,7 @@ def in_tenant(slug: str, verb: Callable[["TenantSession"], Awaitable[T]]) -> T:
 
     async def work() -> T:
         from gateway.assembly import open_database
+        from tenants.background.bells import ring
         from tenants.directory.service import find_tenant
 
         database = open_database(settings())
@@ -114,7 +115,9 @@ def in_tenant(slug: str, verb: Callable[["TenantSession"], Awaitable[T]]) -> T:
             async with database.control() as control:
                 scope = (await find_tenant(control, slug)).scope
             async with database.tenant(scope) as session:
-                return await verb(session)
+                result = await verb(session)
+            await ring(database)
+            return result
         finally:
             await database.close()
 

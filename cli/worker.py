@@ -19,12 +19,14 @@ async def _work() -> None:
     from cli.servers import until_stopped
     from core.telemetry import configure_logging
     from gateway.assembly import assemble, background_worker, disassemble
+    from tenants.background.bells import Bells
 
     configured = settings()
     configure_logging(configured.log_level)
     parts = assemble(configured)
     try:
         with until_stopped() as stop:
+            parts[Bells].start()
             tell("Working until Ctrl-C.")
             await background_worker(parts).run(stop)
     finally:

@@ -23,6 +23,7 @@ import clinic.patients.routes
 import clinic.physicians.routes
 import clinic.reports.routes
 import gateway.health
+import tenants.audit.routes
 import tenants.plans.routes
 from auth.saml.service import SignInJail
 from auth.tokens.service import TokenVerifier
@@ -36,6 +37,7 @@ from gateway.assembly import disassemble
 from gateway.middleware import AccessGate, BodyLimits, RequestFrame
 from gateway.openapi import describe
 from gateway.problems import problem_of, render
+from tenants.background.bells import Bells
 from tenants.directory.cache import Directory
 from tenants.plans.counter import UsageCounter
 from tenants.routing import TenantRouter
@@ -49,6 +51,7 @@ ROUTERS = (  # routes are tried in this order, so the busiest come first
     auth.saml.routes.router,
     auth.people.routes.router,
     tenants.plans.routes.router,
+    tenants.audit.routes.router,
     clinic.patients.routes.router,
     clinic.ai.routes.router,
     clinic.physicians.routes.router,
@@ -72,6 +75,7 @@ def create_app(parts: Parts) -> FastAPI:
                 jail.warm()
             parts[Spool].clear()
             await parts[Directory].start()
+            parts[Bells].start()
             yield
         finally:
             await disassemble(parts)

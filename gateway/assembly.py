@@ -30,6 +30,8 @@ from core.problems import Problem
 from core.settings import Settings
 from core.spool import Spool
 from migrations.runner import create_schema, login_of
+from tenants.audit.service import SEAL, seal
+from tenants.background.bells import Bells
 from tenants.background.worker import Handler, Worker
 from tenants.directory.cache import Directory
 from tenants.directory.models import Tenant
@@ -38,6 +40,7 @@ from tenants.plans.counter import UsageCounter
 from tenants.provisioning.service import Step
 
 RECURRING = {
+    SEAL: timedelta(hours=1),  # for what was rung by a process that then crashed
     "sweep-images": timedelta(hours=1),
     "reconcile-images": timedelta(days=1),
     "tidy": timedelta(days=1),
@@ -115,6 +118,7 @@ def assemble(settings: Settings) -> Parts:
         TokenVerifier(database, directory),
         RateLimits(settings.limits_storage.get_secret_value()),
         UsageCounter(database),
+        Bells(database),
         Jail(settings.jail_workers, preload=("clinic.images.inspection", "clinic.reports.rendering")),
         Spool(settings.upload_directory, settings.upload_space_bytes),
         SignInJail(max(1, settings.jail_workers // 2), preload=("auth.saml.validation",)),
@@ -138,6 +142,7 @@ async def disassemble(parts: Parts) -> None:
         stack.push_async_callback(parts[AiClient].aclose)
         stack.push_async_callback(parts[RateLimits].close)
         stack.push_async_callback(parts[UsageCounter].close)
+        stack.push_async_callback(parts[Bells].stop)
         stack.push_async_callback(parts[Directory].stop)
 
 
@@ -204,6 +209,7 @@ def background_worker(parts: Parts) -> Worker:
     """The worker with every room's handlers."""
     store = parts[BlobStore]  # type: ignore[type-abstract]  # a port, held under its own name
     handlers: Mapping[str, Handler] = {
+        SEAL: partial(seal, parts[Database]),
         "sweep-images": partial(settle_reservations, parts[Database], store),
         "reconcile-images": partial(sweep_images, parts[Database], store),
         "tidy": partial(tidy, parts[Database]),
@@ -213,4 +219,5 @@ def background_worker(parts: Parts) -> Worker:
         parts[Database],
         handlers,
         recurring=RECURRING,
+        prompt={SEAL},
     )

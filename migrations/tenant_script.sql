@@ -10,17 +10,28 @@ CREATE TABLE audit_events (
     action TEXT NOT NULL, 
     subject UUID, 
     request_id TEXT, 
+    seal BIGINT, 
     detail JSONB NOT NULL, 
     id UUID NOT NULL, 
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
-    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
-    version INTEGER DEFAULT '1' NOT NULL, 
     CONSTRAINT pk_audit_events PRIMARY KEY (id)
 );
 
 CREATE INDEX ix_audit_events_action ON audit_events (action);
 
+CREATE INDEX ix_audit_events_seal ON audit_events (seal, id);
+
 CREATE INDEX ix_audit_events_subject ON audit_events (subject);
+
+CREATE TABLE audit_seals (
+    seq BIGINT NOT NULL, 
+    sealed_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    events INTEGER NOT NULL, 
+    digest BYTEA NOT NULL, 
+    previous BYTEA NOT NULL, 
+    hash BYTEA NOT NULL, 
+    CONSTRAINT pk_audit_seals PRIMARY KEY (seq)
+);
 
 CREATE TABLE idempotency_keys (
     principal UUID NOT NULL, 
@@ -500,6 +511,10 @@ DO $$
 DECLARE tenant text := quote_ident(current_schema());
 BEGIN
     EXECUTE 'REVOKE UPDATE, DELETE, TRUNCATE ON audit_events, case_events FROM ' || tenant;
+    -- A seal is given by `audit.seal` alone: not even a new row may claim one.
+    EXECUTE 'REVOKE INSERT ON audit_events FROM ' || tenant;
+    EXECUTE 'GRANT INSERT (id, actor, action, subject, request_id, detail) ON audit_events TO ' || tenant;
+    EXECUTE 'REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON audit_seals FROM ' || tenant;
     EXECUTE 'REVOKE ALL ON alembic_version FROM ' || tenant;
 END $$;
 

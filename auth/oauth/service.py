@@ -17,7 +17,7 @@ from auth.people.models import SignInSession, User
 from core.clock import utcnow
 from core.database import Database, TenantScope, TenantSession
 from core.problems import Invalid
-from tenants.audit.service import audit
+from tenants.audit.service import audit, operator
 
 LOGIN_LIFE = timedelta(minutes=10)
 CODE_LIFE = timedelta(seconds=60)
@@ -64,7 +64,7 @@ async def register_client(
     else:
         client.name, client.redirect_uris = name, redirect_uris
     await session.flush()
-    audit(session, None, "client.registered", client.id, client_id=client_id)
+    audit(session, None, "client.registered", client.id, client_id=client_id, operator=operator())
     return client
 
 

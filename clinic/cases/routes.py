@@ -41,7 +41,7 @@ CHANGED: tuple[type[Problem], ...] = (
 
 async def show(session: Session, principal: Principal, case_id: UUID, response: Response) -> CaseView:
     """The case as it now is, with its ETag."""
-    case = await service.read_case(session, principal, case_id)
+    case = await service.show_case(session, principal, case_id)
     set_etag(response, case.version)
     return case
 

@@ -21,7 +21,7 @@ from clinic.patients.service import create_patient, find_patient
 from core.access import Principal
 from core.database import TenantSession
 from core.versions import check_version
-from tenants.audit.service import audit
+from tenants.audit.service import audit, audited, reading
 
 _CROCKFORD = (
     "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # base 32 without I, L, O and U, which are misread or misheard
@@ -63,6 +63,11 @@ _VIEW = [_CASE[name] for name in CaseView.model_fields if name in _CASE]
 
 @lru_cache(maxsize=256)
 def _read(roles: Roles) -> Select[*tuple[Any, ...]]:
+    return audited(_show(roles), "case.read")
+
+
+@lru_cache(maxsize=256)
+def _show(roles: Roles) -> Select[*tuple[Any, ...]]:
     return (
         select(
             *_VIEW,
@@ -76,16 +81,27 @@ def _read(roles: Roles) -> Select[*tuple[Any, ...]]:
 
 
 async def read_case(session: TenantSession, principal: Principal, case_id: UUID) -> CaseView:
-    """One case, in one statement that holds the row rule. Raises `CaseNotFound`.
+    """One case, for reading, which is audited in the same statement. Raises `CaseNotFound`."""
+    return await _fetch(session, principal, case_id, _read(principal.roles), reading(session, principal))
 
-    The most frequent verb there is, so it goes past the ORM, and trusts the types that the table's own
-    constraints guarantee instead of validating them again.
-    """
+
+async def show_case(session: TenantSession, principal: Principal, case_id: UUID) -> CaseView:
+    """One case as an audited act of the principal has left it. Raises `CaseNotFound`."""
+    return await _fetch(session, principal, case_id, _show(principal.roles), {})
+
+
+async def _fetch(
+    session: TenantSession,
+    principal: Principal,
+    case_id: UUID,
+    statement: Select[*tuple[Any, ...]],
+    others: dict[str, Any],
+) -> CaseView:
+    """The most frequent verb there is: one statement that holds the row rule. It goes past the ORM, and trusts the
+    types that the table's own constraints guarantee instead of validating them again."""
     # The session would load each column as an attribute of an entity; its connection knows only rows.
     connection = await session.connection()
-    result = await connection.execute(
-        _read(principal.roles), {"case_id": case_id, "subject": principal.subject}
-    )
+    result = await connection.execute(statement, {"case_id": case_id, "subject": principal.subject} | others)
     row = result.one_or_none()
     if row is None:
         raise CaseNotFound("No such case, or not one you are concerned with.")
@@ -122,7 +138,9 @@ async def list_cases(
         query = query.where(is_mine(principal.roles))
     if after is not None:
         query = query.where(Case.id < after)
-    return (await session.execute(query, {"subject": principal.subject})).all()
+    found = (await session.execute(query, {"subject": principal.subject})).all()
+    audit(session, principal, "case.list", count=len(found))
+    return found
 
 
 async def list_events(

@@ -102,6 +102,7 @@ class TenantSession(AsyncSession):
             raise TypeError("a tenant session needs a TenantScope")
         super().__init__(engine, expire_on_commit=False)
         self.tenant = tenant
+        self.bells: set[str] = set()  # kinds of work to be done for the tenant once this is committed
         self.sync_session.info["begin"] = (
             f"SET LOCAL ROLE {tenant.role}; "
             # `pg_temp` last: unless named it is searched first, before the tenant's own tables.
@@ -190,6 +191,7 @@ class Database:
         self._control = make_engine(url, ControlConnection, pool_size=max(2, pool_size // 4), pooler=pooler)
         self._watch = make_engine(url, ControlConnection, pool_size=1, pooler=pooler)
         self._statement_timeout_ms = statement_timeout_ms
+        self.bells: set[tuple[str, str]] = set()  # tenant key and kind, of committed transactions
 
     @asynccontextmanager
     async def tenant(self, tenant: TenantScope) -> AsyncIterator[TenantSession]:
@@ -197,6 +199,7 @@ class Database:
         async with TenantSession(self._tenants, tenant, self._statement_timeout_ms) as session:
             yield session
             await session.commit()
+            self.bells.update((tenant.key, kind) for kind in session.bells)
 
     @asynccontextmanager
     async def control(self) -> AsyncIterator[ControlSession]:

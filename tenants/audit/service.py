@@ -1,26 +1,45 @@
-"""Appending to the audit logs. A row is written in the transaction of the act it tells of."""
+"""Appending to the audit logs, reading and sealing them. A row is written in the transaction of the act it tells of.
+
+The platform's log is sealed when such a transaction commits, a tenant's by the worker within a second.
+"""
 
 import getpass
 import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from sqlalchemy import Select, bindparam, cast, func, insert, literal, select
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.types import Text, Uuid
+
 from core.access import Principal
-from core.database import ControlSession, TenantSession
+from core.database import ControlSession, Database, TenantScope, TenantSession
+from core.ids import first_id, new_id
 from core.telemetry import current_request_id
 from tenants.audit.models import AuditEvent, PlatformEvent
 from tenants.directory.models import Tenant
 
+SEAL = "seal-audit"
+"""The kind of doorbell that has a tenant's log sealed."""
 
-def actor_of(session: ControlSession) -> str:
-    """Who acts on the control plane: the platform token that the session was opened for, else the operating-system user
-    at the command line, where administrators sign in by access to the machine."""
-    if named := session.info.get("actor"):
-        return str(named)
+_AT_ONCE = 10_000  # rows that `audit.seal` puts under one seal at most
+_CLOCKS = timedelta(minutes=1)  # by which the clocks of this machine and the database may differ
+
+
+def operator() -> str:
+    """The operating-system user at the command line: administrators sign in by access to the machine."""
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):
         return f"cli:uid={os.getuid()}"
+
+
+def actor_of(session: ControlSession) -> str:
+    """Who acts on the control plane: the platform token that the session was opened for, else the operator."""
+    return str(session.info.get("actor") or operator())
 
 
 def record(session: ControlSession, tenant: Tenant | None, action: str, **detail: Any) -> None:
@@ -40,6 +59,7 @@ def audit(
     **detail: Any,
 ) -> None:
     """Append an act inside the session's tenant."""
+    session.bells.add(SEAL)
     session.add(
         AuditEvent(
             actor=actor.subject if isinstance(actor, Principal) else actor,
@@ -49,3 +69,84 @@ def audit(
             detail=detail,
         )
     )
+
+
+def audited(query: Select[*tuple[Any, ...]], action: str) -> Select[*tuple[Any, ...]]:
+    """`query`, whose rows have an `id`, as one statement that also appends an event about each row it finds. Its
+    parameters are those of `query` and of `reading`."""
+    found = query.cte("found")
+    seen = insert(AuditEvent.__table__).from_select(  # type: ignore[arg-type]  # a Table, which mypy cannot know
+        ["id", "actor", "action", "subject", "request_id", "detail"],
+        select(
+            bindparam("audit_id", type_=Uuid()),
+            bindparam("audit_actor", type_=Uuid()),
+            literal(action, Text()),
+            found.c.id,
+            bindparam("audit_request", type_=Text()),
+            literal({}, JSONB()),
+        ).where(func.set_config("synchronous_commit", "off", True).is_not(None)),
+    )
+    return select(found).add_cte(seen.cte("seen"))
+
+
+def reading(session: TenantSession, principal: Principal) -> dict[str, Any]:
+    """The parameters that a statement made by `audited` adds, for a query that finds one row at most."""
+    session.bells.add(SEAL)
+    return {
+        "audit_id": new_id(),
+        "audit_actor": principal.subject,
+        "audit_request": current_request_id(),
+    }
+
+
+async def seal(database: Database, tenant: TenantScope) -> None:
+    """Seal what is unsealed in the tenant's log: the handler of the doorbell kind `seal-audit`."""
+    sealed = _AT_ONCE
+    while sealed == _AT_ONCE:
+        async with database.tenant(tenant) as session:
+            sealed = await session.scalar(select(func.audit.seal())) or 0
+
+
+@dataclass(frozen=True)
+class EventFilter:
+    """Which events to list; None means any."""
+
+    action: str | None = None
+    actor: str | None = None
+    subject: UUID | None = None
+    since: datetime | None = None
+
+
+def _matching(
+    model: type[PlatformEvent | AuditEvent], wanted: EventFilter, limit: int, after: UUID | None
+) -> Any:
+    query = select(model).order_by(model.id.desc()).limit(limit)
+    if wanted.action is not None:
+        query = query.where(model.action == wanted.action)
+    if wanted.actor is not None:
+        query = query.where(cast(model.actor, Text) == wanted.actor)
+    if wanted.since is not None:
+        query = query.where(model.created_at >= wanted.since, model.id >= first_id(wanted.since - _CLOCKS))
+    if after is not None:
+        query = query.where(model.id < after)
+    return query
+
+
+async def list_events(
+    session: TenantSession, wanted: EventFilter, limit: int, after: UUID | None
+) -> Sequence[AuditEvent]:
+    """At most `limit` events of the tenant's log before the event `after`, newest first."""
+    query = _matching(AuditEvent, wanted, limit, after)
+    if wanted.subject is not None:
+        query = query.where(AuditEvent.subject == wanted.subject)
+    return (await session.scalars(query)).all()
+
+
+async def list_platform_events(
+    session: ControlSession, wanted: EventFilter, limit: int, after: UUID | None, tenant: Tenant | None = None
+) -> Sequence[PlatformEvent]:
+    """At most `limit` acts of the control plane before the act `after`, newest first; on one tenant, or on all."""
+    query = _matching(PlatformEvent, wanted, limit, after)
+    if tenant is not None:
+        query = query.where(PlatformEvent.tenant_id == tenant.id)
+    return (await session.scalars(query)).all()

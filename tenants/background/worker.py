@@ -7,10 +7,11 @@ handler must be able to run twice.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence, Set
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import bindparam, text
+from sqlalchemy import Row, bindparam, text
 
 from core import telemetry
 from core.clock import utcnow
@@ -22,16 +23,17 @@ Handler = Callable[[TenantScope], Awaitable[object]]
 
 LEASE = timedelta(minutes=5)
 MAX_BACKOFF = timedelta(hours=1)
-CONCURRENCY = 4
+CONCURRENCY = 4  # bells under way at once, in each of the two lanes
 SCHEDULE_S = 30
+PROMPT_S, IDLE_S = 0.25, 1.0  # between two looks for bells where none was due
 
 _LEASE = text(
     """
     UPDATE control.doorbells SET leased_until = now() + :lease, attempts = attempts + 1
-    WHERE id = (
+    WHERE id IN (
         SELECT id FROM control.doorbells
         WHERE due_at <= now() AND (leased_until IS NULL OR leased_until <= now()) AND kind = ANY(:kinds)
-        ORDER BY due_at LIMIT 1 FOR UPDATE SKIP LOCKED
+        ORDER BY due_at LIMIT :most FOR UPDATE SKIP LOCKED
     )
     RETURNING id, tenant_key, kind, attempts
     """
@@ -57,7 +59,8 @@ _FORGET_REVOCATIONS = text("DELETE FROM control.revocations WHERE expires_at < n
 
 
 class Worker:
-    """Runs `handlers` (by doorbell kind) when their bell rings, and rings `recurring` kinds at their period."""
+    """Runs `handlers` (by doorbell kind) when their bell rings, and rings `recurring` kinds at their period. Kinds that
+    are `prompt` have a lane of their own."""
 
     def __init__(
         self,
@@ -65,19 +68,25 @@ class Worker:
         handlers: Mapping[str, Handler],
         recurring: Mapping[str, timedelta],
         *,
-        idle_s: float = 1.0,
+        prompt: Set[str] = frozenset(),
     ) -> None:
         self._database = database
         self._handlers = handlers
         self._recurring = recurring
-        self._idle_s = idle_s
+        self._prompt = prompt
 
     async def run_one(self) -> bool:
         """Do the work of one due bell. Returns False when none is due."""
+        bells = await self._lease(self._handlers, 1)
+        for bell in bells:
+            await self._answer(bell)
+        return bool(bells)
+
+    async def _lease(self, kinds: Collection[str], most: int) -> Sequence[Row[Any]]:
         async with self._database.control() as session:
-            bell = (await session.execute(_LEASE, {"kinds": list(self._handlers)})).one_or_none()
-        if bell is None:
-            return False
+            return (await session.execute(_LEASE, {"kinds": list(kinds), "most": most})).all()
+
+    async def _answer(self, bell: Row[Any]) -> None:
         telemetry.bind(tenant=bell.tenant_key)
         lease = {"id": bell.id, "attempts": bell.attempts}
         try:
@@ -91,7 +100,6 @@ class Worker:
         else:
             async with self._database.control() as session:
                 await session.execute(_DONE, lease)
-        return True
 
     async def schedule(self, now: datetime | None = None) -> list[str]:
         """Ring the recurring work whose time slot nobody has taken yet. Returns the kinds rung."""
@@ -111,31 +119,47 @@ class Worker:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, on several bells at once, so that one tenant's slow work does not hold up the
-        others'. A database that is away is waited for."""
+        others', nor any work what is prompt. A database that is away is waited for."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._loop(stop, self._schedule_now_and_then()))
-            for _ in range(CONCURRENCY):
-                group.create_task(self._loop(stop, self.run_one))
+            group.create_task(self._schedule_now_and_then(stop))
+            group.create_task(self._work(stop, self._handlers.keys() - self._prompt, IDLE_S))
+            if self._prompt:
+                group.create_task(self._work(stop, self._prompt, PROMPT_S))
 
-    def _schedule_now_and_then(self) -> Callable[[], Awaitable[bool]]:
-        next_time = 0.0
-
-        async def schedule() -> bool:
-            nonlocal next_time
-            if asyncio.get_running_loop().time() >= next_time:
-                await self.schedule()
-                next_time = asyncio.get_running_loop().time() + SCHEDULE_S
-            return False
-
-        return schedule
-
-    async def _loop(self, stop: asyncio.Event, work: Callable[[], Awaitable[bool]]) -> None:
+    async def _schedule_now_and_then(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
-            try:
-                worked = await work()
-            except Exception:  # the database is away, or a lease could not be returned; both pass
-                log.exception("worker cannot reach its database")
-                worked = False
-            if not worked:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), self._idle_s)
+            with _told():
+                await self.schedule()
+            await _pause(stop, SCHEDULE_S)
+
+    async def _work(self, stop: asyncio.Event, kinds: Collection[str], idle_s: float) -> None:
+        """Only this looks for bells, however many are under way: an idle lane is one statement a look."""
+        async with asyncio.TaskGroup() as group:
+            under_way: set[asyncio.Task[None]] = set()
+            while not stop.is_set():
+                bells: Sequence[Row[Any]] = ()
+                with _told():
+                    bells = await self._lease(kinds, CONCURRENCY - len(under_way))
+                under_way |= {group.create_task(self._told_answer(bell)) for bell in bells}
+                if len(under_way) == CONCURRENCY:
+                    await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                elif not bells:
+                    await _pause(stop, idle_s)
+                under_way = {task for task in under_way if not task.done()}
+
+    async def _told_answer(self, bell: Row[Any]) -> None:
+        with _told():
+            await self._answer(bell)
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except Exception:  # the database is away, or a lease could not be returned; both pass
+        log.exception("worker cannot reach its database")
+
+
+async def _pause(stop: asyncio.Event, seconds: float) -> None:
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

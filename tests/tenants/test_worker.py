@@ -142,7 +142,7 @@ async def test_slow_work_of_one_tenant_does_not_hold_up_another(world: World) ->
 
     await ring(world, "acme", "test-slow")
     await ring(world, "globex", "test-slow")
-    running = asyncio.create_task(Worker(world.database, {"test-slow": handler}, {}, idle_s=0.05).run(stop))
+    running = asyncio.create_task(Worker(world.database, {"test-slow": handler}, {}).run(stop))
     await asyncio.wait_for(done.wait(), 5)
     release.set()
     stop.set()
@@ -177,7 +177,7 @@ async def test_only_a_tenant_rings_and_only_its_own_bell(world: World) -> None:
 
 async def test_the_worker_stops_when_told(world: World) -> None:
     stop = asyncio.Event()
-    task = asyncio.create_task(Worker(world.database, {}, {}, idle_s=30).run(stop))
+    task = asyncio.create_task(Worker(world.database, {}, {}).run(stop))
     await asyncio.sleep(0.1)
     stop.set()
     await asyncio.wait_for(task, 2)

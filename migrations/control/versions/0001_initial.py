@@ -38,6 +38,52 @@ END $$;
 GRANT USAGE ON SCHEMA doorbell TO PUBLIC;
 """
 
+# Seals what is unsealed in the log of the role that the transaction switched to, or else in the platform's: at most
+# 10,000 rows in the order of their ids. Returns their number. The lock comes first and the snapshot after it, so that
+# each row gets one seal and each seal one successor. A row is hashed with all its columns, nulls left out: a column
+# that a later revision adds does not change the rows that were there before.
+# The platform's log is sealed at the commit of every act: they are few, and wait for one another anyway.
+AUDIT = """
+CREATE SCHEMA audit;
+CREATE FUNCTION audit.seal() RETURNS integer
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET TimeZone = 'UTC' AS $$
+DECLARE
+    log text := current_setting('role');
+    sealed integer;
+BEGIN
+    IF log !~ '^t_[a-z]' THEN
+        log := 'control';
+    END IF;
+    PERFORM pg_advisory_xact_lock(hashtext('dermadetect audit'), hashtext(log));
+    PERFORM set_config('search_path', quote_ident(log) || ', pg_temp', true);  -- until the function ends
+    WITH last AS (
+        SELECT coalesce(max(seq), 0) AS seq FROM audit_seals
+    ), marked AS (
+        UPDATE audit_events AS e SET seal = last.seq + 1 FROM last
+        WHERE e.id IN (SELECT id FROM audit_events WHERE seal IS NULL ORDER BY id LIMIT 10000)
+        RETURNING e.id, sha256(convert_to(jsonb_strip_nulls(to_jsonb(e) - 'seal')::text, 'UTF8')) AS hash
+    ), link AS (
+        SELECT
+            last.seq + 1 AS seq, clock_timestamp() AS sealed_at, count(*)::integer AS events,
+            sha256(string_agg(marked.hash, '' ORDER BY marked.id)) AS digest,
+            coalesce(before.hash, decode(repeat('00', 32), 'hex')) AS previous
+        FROM marked, last LEFT JOIN audit_seals AS before ON before.seq = last.seq
+        GROUP BY last.seq, before.hash
+    )
+    INSERT INTO audit_seals (seq, sealed_at, events, digest, previous, hash)
+    SELECT seq, sealed_at, events, digest, previous, sha256(convert_to(concat_ws('|',
+        seq, extract(epoch FROM sealed_at), events, encode(digest, 'hex'), encode(previous, 'hex')
+    ), 'UTF8')) FROM link
+    RETURNING events INTO sealed;
+    RETURN coalesce(sealed, 0);
+END $$;
+CREATE FUNCTION audit.seal_platform() RETURNS trigger
+LANGUAGE plpgsql AS $$ BEGIN PERFORM audit.seal(); RETURN NULL; END $$;
+CREATE CONSTRAINT TRIGGER seal AFTER INSERT ON control.audit_events DEFERRABLE INITIALLY DEFERRED
+FOR EACH ROW EXECUTE FUNCTION audit.seal_platform();
+GRANT USAGE ON SCHEMA audit TO PUBLIC;
+"""
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -145,11 +191,10 @@ def upgrade() -> None:
         sa.Column("tenant_id", sa.Uuid(), nullable=True),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("action", sa.Text(), nullable=False),
+        sa.Column("seal", sa.BigInteger(), nullable=True),
         sa.Column("detail", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
         sa.ForeignKeyConstraint(
             ["tenant_id"], ["control.tenants.id"], name=op.f("fk_audit_events_tenant_id")
         ),
@@ -158,6 +203,18 @@ def upgrade() -> None:
     )
     op.create_index(
         op.f("ix_audit_events_tenant_id"), "audit_events", ["tenant_id"], unique=False, schema="control"
+    )
+    op.create_index("ix_audit_events_seal", "audit_events", ["seal", "id"], unique=False, schema="control")
+    op.create_table(
+        "audit_seals",
+        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("sealed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("events", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("previous", sa.LargeBinary(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit_seals")),
+        schema="control",
     )
     op.create_table(
         "hosts",
@@ -339,3 +396,4 @@ def upgrade() -> None:
     for name, limits in PLANS.items():
         op.execute(f"INSERT INTO control.plans (name, limits) VALUES ('{name}', '{json.dumps(limits)}')")
     op.execute(DOORBELL)
+    op.execute(AUDIT)

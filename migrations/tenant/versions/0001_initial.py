@@ -17,6 +17,10 @@ DO $$
 DECLARE tenant text := quote_ident(current_schema());
 BEGIN
     EXECUTE 'REVOKE UPDATE, DELETE, TRUNCATE ON audit_events, case_events FROM ' || tenant;
+    -- A seal is given by `audit.seal` alone: not even a new row may claim one.
+    EXECUTE 'REVOKE INSERT ON audit_events FROM ' || tenant;
+    EXECUTE 'GRANT INSERT (id, actor, action, subject, request_id, detail) ON audit_events TO ' || tenant;
+    EXECUTE 'REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON audit_seals FROM ' || tenant;
     EXECUTE 'REVOKE ALL ON alembic_version FROM ' || tenant;
 END $$
 """
@@ -34,15 +38,25 @@ def upgrade() -> None:
         sa.Column("action", sa.Text(), nullable=False),
         sa.Column("subject", sa.Uuid(), nullable=True),
         sa.Column("request_id", sa.Text(), nullable=True),
+        sa.Column("seal", sa.BigInteger(), nullable=True),
         sa.Column("detail", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
-        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_events")),
     )
     op.create_index(op.f("ix_audit_events_action"), "audit_events", ["action"], unique=False)
+    op.create_index("ix_audit_events_seal", "audit_events", ["seal", "id"], unique=False)
     op.create_index(op.f("ix_audit_events_subject"), "audit_events", ["subject"], unique=False)
+    op.create_table(
+        "audit_seals",
+        sa.Column("seq", sa.BigInteger(), autoincrement=False, nullable=False),
+        sa.Column("sealed_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("events", sa.Integer(), nullable=False),
+        sa.Column("digest", sa.LargeBinary(), nullable=False),
+        sa.Column("previous", sa.LargeBinary(), nullable=False),
+        sa.Column("hash", sa.LargeBinary(), nullable=False),
+        sa.PrimaryKeyConstraint("seq", name=op.f("pk_audit_seals")),
+    )
     op.create_table(
         "idempotency_keys",
         sa.Column("principal", sa.Uuid(), nullable=False),
