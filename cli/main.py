@@ -7,6 +7,7 @@ import typer
 
 from cli import (
     ai,
+    audit,
     clients,
     demo,
     doctor,
@@ -38,6 +39,7 @@ app.add_typer(tenants.app, name="tenants")
 app.add_typer(quotas.app, name="quotas")
 app.add_typer(sso.app, name="sso")
 app.add_typer(clients.app, name="clients")
+app.add_typer(audit.app, name="audit")
 app.add_typer(ai.app, name="ai")
 app.add_typer(migrate.app, name="migrate")
 for command in (serve.serve, worker.worker, doctor.doctor, demo.demo):
