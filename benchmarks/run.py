@@ -15,6 +15,7 @@ from typing import Any
 import uvloop
 
 import benchmarks.ai_proxy
+import benchmarks.background
 import benchmarks.fleet_migration
 import benchmarks.metadata
 import benchmarks.request
@@ -31,6 +32,7 @@ BENCHMARKS: Mapping[str, Callable[[], Coroutine[Any, Any, list[Result]]]] = {
     "ai-proxy": benchmarks.ai_proxy.run,
     "tenancy-throughput": benchmarks.tenancy_throughput.run,
     "fleet-migration": benchmarks.fleet_migration.run,
+    "background": benchmarks.background.run,
 }
 
 _HERE = Path(__file__).parent
