@@ -115,6 +115,7 @@ async def list_feedback(
     Raises `CaseNotFound`, `AiResultNotFound`.
     """
     await find_case(session, principal, case_id)
+    audit(session, principal, "case.read", case_id, part="ai-feedback")
     await _find_result(session, case_id, result_id)
     query = _view().where(AiFeedback.result_id == result_id)
     if current:

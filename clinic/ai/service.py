@@ -191,6 +191,7 @@ async def list_results(
 ) -> list[AiResult]:
     """At most `limit` answers about a case before the one `after`, newest first. Raises `CaseNotFound`."""
     await find_case(session, principal, case_id)
+    audit(session, principal, "case.read", case_id, part="ai-results")
     query = select(AiResult).where(AiResult.case_id == case_id)
     if after is not None:
         query = query.where(AiResult.id < after)

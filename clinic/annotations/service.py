@@ -106,6 +106,7 @@ async def list_annotations(
     """At most `limit` annotations of a photograph before the one `after`, newest first; with `current` those
     that nothing supersedes. Raises `CaseNotFound`, `ImageNotFound`."""
     await get_image(session, principal, case_id, image_id)
+    audit(session, principal, "case.read", case_id, part="annotations")
     query = _view().where(Annotation.image_id == image_id)
     if current:
         query = query.where(_Later.id.is_(None))

@@ -148,6 +148,7 @@ async def list_events(
 ) -> Sequence[Row[Any]]:
     """At most `limit` transitions of a case before the event `after`, newest first. Raises `CaseNotFound`."""
     await find_case(session, principal, case_id)
+    audit(session, principal, "case.read", case_id, part="events")
     query = (
         select(
             CaseEvent.id,

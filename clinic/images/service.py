@@ -210,6 +210,7 @@ async def list_images(
 ) -> list[Image]:
     """At most `limit` stored photographs of a case, newest first, before `after`. Raises `CaseNotFound`."""
     await find_case(session, principal, case_id)
+    audit(session, principal, "case.read", case_id, part="images")
     query = select(Image).where(Image.case_id == case_id, Image.status == "stored")
     if after is not None:
         query = query.where(Image.id < after)

@@ -166,6 +166,7 @@ async def list_reports(
 ) -> list[Report]:
     """At most `limit` reports of a case before the one `after`, newest first. Raises `CaseNotFound`."""
     await find_case(session, principal, case_id)
+    audit(session, principal, "case.read", case_id, part="reports")
     query = select(Report).where(Report.case_id == case_id, Report.status == "stored")
     if after is not None:
         query = query.where(Report.id < after)

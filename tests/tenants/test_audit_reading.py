@@ -32,6 +32,21 @@ async def test_who_read_a_case_stands_in_the_tenants_log(world: World) -> None:
     )["items"]
 
 
+async def test_what_belongs_to_a_case_is_audited_as_the_case(world: World) -> None:
+    clinic = await Clinic.open(world)
+    case = await clinic.queued()
+    path = f"/v1/cases/{case['id']}"
+    [image] = ok(await clinic.coordinator.http.get(f"{path}/images"))["items"]
+    for part in ("events", "ai-results", f"images/{image['id']}/annotations", "reports"):
+        ok(await clinic.coordinator.http.get(f"{path}/{part}"))
+    admin = await world.person("tenant_admin")
+    seen = {"subject": case["id"], "actor": str(clinic.coordinator.user_id), "action": "case.read"}
+    events = ok(await admin.http.get("/v1/audit-events", params=seen))["items"]
+    assert [each["detail"]["part"] for each in reversed(events)] == [
+        "images", "events", "ai-results", "annotations", "reports",
+    ]  # fmt: skip
+
+
 async def test_the_log_is_read_page_by_page_and_by_filter(world: World) -> None:
     clinic = await Clinic.open(world)
     case = await clinic.queued()
