@@ -9,7 +9,7 @@ from sqlalchemy.exc import ProgrammingError
 
 from core.clock import utcnow
 from core.database import TenantScope
-from tenants.background.worker import Worker
+from tenants.background.worker import CONCURRENCY, Worker
 from tests.fixtures.world import World
 
 RING = text("SELECT doorbell.ring(:kind, :due_at)")
@@ -147,6 +147,52 @@ async def test_slow_work_of_one_tenant_does_not_hold_up_another(world: World) ->
     release.set()
     stop.set()
     await asyncio.wait_for(running, 5)
+
+
+async def test_what_is_prompt_waits_for_no_other_work(world: World) -> None:
+    done, stop, release = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    busy = 0
+
+    async def slow(tenant: TenantScope) -> None:
+        nonlocal busy
+        busy += 1
+        await release.wait()
+
+    async def prompt(tenant: TenantScope) -> None:
+        done.set()
+
+    for _ in range(CONCURRENCY + 1):
+        await ring(world, "acme", "test-hog")
+    worker = Worker(world.database, {"test-hog": slow, "test-prompt": prompt}, {}, prompt={"test-prompt"})
+    running = asyncio.create_task(worker.run(stop))
+    async with asyncio.timeout(5):
+        while busy < CONCURRENCY:
+            await asyncio.sleep(0.01)
+    await ring(world, "acme", "test-prompt")
+    await asyncio.wait_for(done.wait(), 1)
+    assert busy == CONCURRENCY
+    stop.set()
+    release.set()
+    await asyncio.wait_for(running, 5)
+
+
+async def test_a_worker_that_is_cancelled_leaves_its_bells_to_others(world: World) -> None:
+    started, ended = asyncio.Event(), asyncio.Event()
+
+    async def endless(tenant: TenantScope) -> None:
+        started.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+
+    await ring(world, "acme", "test-endless")
+    running = asyncio.create_task(Worker(world.database, {"test-endless": endless}, {}).run(asyncio.Event()))
+    await asyncio.wait_for(started.wait(), 5)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert ended.is_set()
 
 
 async def test_recurring_work_is_rung_once_a_slot_whoever_schedules(world: World) -> None:
