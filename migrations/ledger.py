@@ -126,6 +126,7 @@ class Status:
 
 
 async def status(session: ControlSession, head: str) -> Status:
+    """The fleet as it is now, measured by the revision `head`."""
     rows = await session.execute(
         select(Tenant.slug, Tenant.schema_revision, TenantMigration.state, TenantMigration.error)
         .outerjoin(TenantMigration, TenantMigration.tenant_id == Tenant.id)
