@@ -86,7 +86,8 @@ def purge(
 
       dermadetect tenants purge acme --confirm acme --certificate acme.jws
     """
-    from gateway.assembly import blob_store, purge_tenant
+    from gateway.assembly import blob_store
+    from gateway.lifecycle import purge_tenant
     from tenants.directory.service import find_tenant
 
     configured = settings()

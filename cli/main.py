@@ -15,6 +15,7 @@ from cli import (
     drift,
     lifecycle,
     migrate,
+    portability,
     quotas,
     reference,
     serve,
@@ -34,6 +35,9 @@ app = typer.Typer(
 tenants.app.command("drift")(drift.drift)
 for verb in (lifecycle.rename, lifecycle.close, lifecycle.reopen, lifecycle.purge, lifecycle.certificate):
     tenants.app.command()(verb)
+tenants.app.command()(portability.export)
+tenants.app.command()(portability.verify_export)
+tenants.app.command()(portability.restore)
 tenants.app.add_typer(domains.app, name="domains")
 app.add_typer(tenants.app, name="tenants")
 app.add_typer(quotas.app, name="quotas")

@@ -1,18 +1,16 @@
 """Where the rooms' parts are put together, for the gateway, the worker and the command line alike."""
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 
-from auth.keys import platform
 from auth.keys.models import PURPOSES, TenantKey
 from auth.keys.service import KeyRing, generate
 from auth.oauth.service import forget_finished
-from auth.saml.models import SamlConnection
 from auth.saml.service import SignInJail, entity_id, forget_expired_assertions
 from auth.tokens.service import TokenVerifier
 from clinic.ai.client import AiClient
@@ -21,7 +19,7 @@ from clinic.ai.service import Asking
 from clinic.images.sweeper import settle_reservations, sweep_images
 from core.blobs import BlobStore, open_blob_store
 from core.crypto import MasterKey
-from core.database import AdminDatabase, ControlSession, Database, TenantScope
+from core.database import AdminDatabase, Database, TenantScope
 from core.idempotency import forget_old_keys
 from core.jail import Jail
 from core.limits import RateLimits
@@ -35,7 +33,6 @@ from tenants.background.bells import Bells
 from tenants.background.worker import Handler, Worker
 from tenants.directory.cache import Directory
 from tenants.directory.models import Tenant
-from tenants.lifecycle.purge import CERTIFICATE_TYPE, purge
 from tenants.plans.counter import UsageCounter
 from tenants.provisioning.service import Step
 
@@ -149,7 +146,7 @@ async def disassemble(parts: Parts) -> None:
 def provisioning_steps(settings: Settings, admin: AdminDatabase, store: BlobStore) -> list[Step]:
     """What makes a tenant, in order: schema and role, container, keys."""
     login = login_of(database_url(settings))
-    master = master_key(settings)
+    master_key(settings)  # missed now rather than in the last step
 
     async def schema(tenant: Tenant) -> None:
         await create_schema(admin, tenant, login)
@@ -157,39 +154,21 @@ def provisioning_steps(settings: Settings, admin: AdminDatabase, store: BlobStor
     async def container(tenant: Tenant) -> None:
         await store.create_container(tenant.scope.container)
 
-    async def keys(tenant: Tenant) -> None:
-        name = entity_id(settings.origin_of(tenant.home_host))
-        async with admin.control() as session:
-            present = set(
-                await session.scalars(select(TenantKey.purpose).where(TenantKey.tenant_id == tenant.id))
-            )
-            for purpose in PURPOSES:
-                if purpose not in present:
-                    session.add(generate(purpose, tenant, name, master))
-
+    keys = partial(make_keys, settings, admin)
     return [Step("schema", schema, always=True), Step("container", container), Step("keys", keys)]
 
 
-async def purge_tenant(
-    settings: Settings,
-    admin: AdminDatabase,
-    store: BlobStore,
-    slug: str,
-    *,
-    now: bool,
-    progress: Callable[[str], None] = lambda step: None,
-) -> str:
-    """`tenants.lifecycle.purge` with what the rooms above it keep of a tenant."""
-    master = master_key(settings)
-
-    async def forget(session: ControlSession, tenant: Tenant) -> None:
-        for kept in (TenantKey, SamlConnection):
-            await session.execute(delete(kept).where(kept.tenant_id == tenant.id))
-
-    async def sign(session: ControlSession, told: bytes) -> str:
-        return await platform.sign(session, master, told, CERTIFICATE_TYPE)
-
-    return await purge(admin, store, slug, forget=forget, sign=sign, now=now, progress=progress)
+async def make_keys(settings: Settings, admin: AdminDatabase, tenant: Tenant) -> None:
+    """Give a tenant an active key for each purpose that it has none for."""
+    name = entity_id(settings.origin_of(tenant.home_host))
+    async with admin.control() as session:
+        active = select(TenantKey.purpose).where(
+            TenantKey.tenant_id == tenant.id, TenantKey.state == "active"
+        )
+        present = set(await session.scalars(active))
+        for purpose in PURPOSES:
+            if purpose not in present:
+                session.add(generate(purpose, tenant, name, master_key(settings)))
 
 
 async def tidy(database: Database, tenant: TenantScope) -> None:

@@ -9,5 +9,9 @@ class KeyMissing(Problem):
     status, slug, title = 500, "key-missing", "The tenant's key is missing"
 
 
+class KeysLocked(Invalid):
+    slug, title = "keys-locked", "The keys do not open"
+
+
 class SignatureRefused(Invalid):
     slug, title = "signature-refused", "The platform's signature does not hold"

@@ -12,7 +12,7 @@ PURPOSES = ("token", "saml", "data")
 
 
 class TenantKey(Row, ControlBase):
-    """One key. `token` signs access tokens and reports (ES256), `saml` is the service provider's RSA key,
+    """One key; a tenant restored beside the one it comes from has keys of the same ids. `token` signs access tokens and reports (ES256), `saml` is the service provider's RSA key,
     `data` wraps patients' keys (AES-256). The id is the `kid`; `public` is a JWK or a certificate."""
 
     __tablename__ = "tenant_keys"
@@ -24,7 +24,7 @@ class TenantKey(Row, ControlBase):
         ),
     )
 
-    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("control.tenants.id"))
+    tenant_id: Mapped[UUID] = mapped_column(ForeignKey("control.tenants.id"), primary_key=True)
     purpose: Mapped[str]
     state: Mapped[str] = mapped_column(default="active")
     kek_id: Mapped[str]

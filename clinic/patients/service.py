@@ -22,7 +22,8 @@ from core.ids import new_id
 from tenants.audit.service import audit
 
 
-def _context(tenant: TenantScope, patient_id: UUID, what: str) -> str:
+def seal_context(tenant: TenantScope, patient_id: UUID, what: str) -> str:
+    """What a sealed value belongs to: it opens nowhere else."""
     return f"{tenant.key}|patient:{patient_id}|{what}"
 
 
@@ -32,15 +33,17 @@ def seal_identity(
     """Seal with a new key of the patient's. Returns that key, wrapped, and the sealed identity."""
     own_key = crypto.new_key()
     return (
-        crypto.seal(key.secret, own_key, _context(tenant, patient_id, "key")),
-        crypto.seal(own_key, identity.model_dump_json().encode(), _context(tenant, patient_id, "identity")),
+        crypto.seal(key.secret, own_key, seal_context(tenant, patient_id, "key")),
+        crypto.seal(
+            own_key, identity.model_dump_json().encode(), seal_context(tenant, patient_id, "identity")
+        ),
     )
 
 
 def open_identity(tenant: TenantScope, patient: Patient, data_key: bytes) -> Identity:
     """Who the patient is. `data_key` is the one named by `patient.key_id`. Raises `core.crypto.CannotOpen`."""
-    own_key = crypto.unseal(data_key, patient.wrapped_key, _context(tenant, patient.id, "key"))
-    identity = crypto.unseal(own_key, patient.sealed, _context(tenant, patient.id, "identity"))
+    own_key = crypto.unseal(data_key, patient.wrapped_key, seal_context(tenant, patient.id, "key"))
+    identity = crypto.unseal(own_key, patient.sealed, seal_context(tenant, patient.id, "identity"))
     return Identity.model_validate_json(identity)
 
 

@@ -48,15 +48,30 @@ def check_slug(slug: str) -> None:
 
 
 async def reserve_tenant(
-    session: ControlSession, *, slug: str, name: str, plan: str, base_domain: str
+    session: ControlSession,
+    *,
+    slug: str,
+    name: str,
+    plan: str,
+    base_domain: str,
+    successor_of: str | None = None,
 ) -> Tenant:
-    """The tenant with this slug: a new row in state `provisioning`, or the row an earlier attempt left.
+    """The tenant with this slug: a new row in state `provisioning`, or the row an earlier attempt left. A purged tenant
+    with the key `successor_of` gives its slug and its hosts to the new one.
 
     Raises `BadSlug`, and `SlugTaken` where the slug belongs to a tenant of another name.
     """
     check_slug(slug)
     existing = await session.scalar(select(Tenant).where(Tenant.slug == slug))
+    predecessor = None
+    if existing is not None and existing.state == "closed" and existing.key == successor_of:
+        predecessor, existing = existing, None
+        # From now on it is called by its key, which is no host of anybody.
+        predecessor.slug = predecessor.home_host = predecessor.key
+        await session.flush()
     if existing is not None:
+        if existing.state == "closed":
+            raise SlugTaken(f"{slug!r} was {existing.name}'s, which is purged; slugs are never reused.")
         if (existing.name, existing.plan) != (name, plan):
             raise SlugTaken(
                 f"{slug!r} belongs to {existing.name!r} on the plan {existing.plan!r}; choose another slug, "
@@ -64,12 +79,18 @@ async def reserve_tenant(
             )
         return existing
     home_host = f"{slug}.{base_domain}"
-    if await session.get(Host, home_host) is not None:
+    if predecessor is None and await session.get(Host, home_host) is not None:
         raise SlugTaken(f"{home_host!r} belonged to another tenant and is never reused; choose another slug.")
     tenant = Tenant(key=new_key(), slug=slug, name=name, plan=plan, home_host=home_host)
     session.add(tenant)
     await session.flush()
-    session.add(Host(host=home_host, tenant_id=tenant.id))
+    if predecessor is None:
+        session.add(Host(host=home_host, tenant_id=tenant.id))
+    else:
+        await session.execute(
+            update(Host).where(Host.tenant_id == predecessor.id).values(tenant_id=tenant.id)
+        )
+        record(session, predecessor, "tenant.succeeded", by=tenant.key)
     tenant.epoch = await next_epoch(session)
     record(session, tenant, "tenant.reserved", slug=slug, plan=plan)
     await session.flush()

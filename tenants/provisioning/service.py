@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from core.database import AdminDatabase
 from tenants.directory import service as directory
+from tenants.directory.errors import WrongState
 from tenants.directory.models import Tenant
 from tenants.plans.service import get_plan
 from tenants.provisioning.models import ProvisioningStep
@@ -35,10 +36,11 @@ async def provision(
     plan: str,
     base_domain: str,
     schema_revision: str,
+    successor_of: str | None = None,
     progress: Callable[[str], None] = lambda step: None,
 ) -> Tenant:
     """The active tenant `slug`, made now or before. `progress` hears each step as it is finished;
-    `schema_revision` is what the steps bring its schema to.
+    `schema_revision` is what the steps bring its schema to; `successor_of` is for `reserve_tenant`.
 
     Raises `BadSlug`, `SlugTaken`, `PlanNotFound`, and what a step raises; then the tenant stays in state
     `provisioning` and the next call goes on behind the last finished step.
@@ -50,16 +52,20 @@ async def provision(
         async with database.control() as session:
             await get_plan(session, plan)
             tenant = await directory.reserve_tenant(
-                session, slug=slug, name=name, plan=plan, base_domain=base_domain
+                session, slug=slug, name=name, plan=plan, base_domain=base_domain, successor_of=successor_of
             )
-        if tenant.state != "provisioning":
-            return tenant
         async with database.control() as session:
             finished = set(
                 await session.scalars(
                     select(ProvisioningStep.step).where(ProvisioningStep.tenant_id == tenant.id)
                 )
             )
+        if finished - {step.name for step in steps}:
+            raise WrongState(
+                f"{tenant.slug} was made in another way, or from another bundle; choose another slug, or finish that."
+            )
+        if tenant.state != "provisioning":
+            return tenant
         for step in steps:
             if step.always or step.name not in finished:
                 await step.run(tenant)

@@ -345,7 +345,7 @@ def upgrade() -> None:
         sa.CheckConstraint("purpose IN ('token', 'saml', 'data')", name=op.f("ck_tenant_keys_purpose")),
         sa.CheckConstraint("state IN ('active', 'retiring', 'retired')", name=op.f("ck_tenant_keys_state")),
         sa.ForeignKeyConstraint(["tenant_id"], ["control.tenants.id"], name=op.f("fk_tenant_keys_tenant_id")),
-        sa.PrimaryKeyConstraint("id", name=op.f("pk_tenant_keys")),
+        sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_tenant_keys")),
         schema="control",
     )
     op.create_index(

@@ -1,0 +1,166 @@
+"""A tenant carried away, brought back and destroyed: the verbs of `tenants`, with what the rooms above it keep of one."""
+
+import secrets
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from sqlalchemy import delete
+
+from auth.keys import platform
+from auth.keys.errors import KeysLocked
+from auth.keys.models import TenantKey
+from auth.keys.transport import check_keys, gather_keys, read_data_keys, scatter_keys
+from auth.saml.models import SamlConnection
+from auth.saml.service import find_connection, set_connection
+from clinic.patients.resealing import reseal_patients
+from core.blobs import BlobStore
+from core.database import AdminDatabase, ControlSession, TenantScope
+from core.settings import Settings
+from gateway.assembly import database_url, make_keys, master_key, open_database
+from migrations.rendering import head
+from migrations.runner import create_schema, login_of
+from tenants.directory.models import Tenant
+from tenants.lifecycle.purge import CERTIFICATE_TYPE, purge
+from tenants.portability.bundle import Control, Manifest, Saml, Scrypt, passphrase_key, read_control, verify
+from tenants.portability.errors import BundleRefused
+from tenants.portability.export import Progress, export, gather_control
+from tenants.portability.restore import restore_steps
+from tenants.provisioning.service import provision
+
+# Sign-ins and answers kept for repeated requests: they end with the tenant that they belong to.
+LEFT_OUT = frozenset({"sessions", "login_requests", "authorization_codes", "idempotency_keys"})
+
+# The names of the blobs that rows name, as `clinic.images` and `clinic.reports` make them.
+BLOB_NAMES = """
+    SELECT 'cases/' || case_id || '/' || id || '/' || variant
+    FROM images CROSS JOIN unnest(ARRAY['original', 'display', 'thumbnail']) AS variant WHERE status = 'stored'
+    UNION ALL SELECT 'cases/' || case_id || '/reports/' || id || '.pdf' FROM reports WHERE status = 'stored'
+"""
+
+
+async def export_tenant(
+    settings: Settings,
+    admin: AdminDatabase,
+    store: BlobStore,
+    slug: str,
+    target: Path,
+    *,
+    passphrase: str | None,
+    progress: Progress = lambda what, done: None,
+) -> Manifest:
+    """`tenants.portability.export` with what the rooms above it keep of a tenant. Its keys stay wrapped by the master
+    key, or are wrapped by a passphrase."""
+    master = master_key(settings)
+    scrypt = Scrypt(salt=secrets.token_hex(16)) if passphrase else None
+    wrapping = passphrase_key(passphrase, scrypt) if passphrase and scrypt else master
+
+    async def gather(session: ControlSession, tenant: Tenant) -> Control:
+        row = await find_connection(session, tenant)
+        saml = Saml(**{name: getattr(row, name) for name in Saml.model_fields}) if row else None
+        return await gather_control(
+            session, tenant, saml, await gather_keys(session, tenant, master, wrapping)
+        )
+
+    return await export(
+        admin,
+        store,
+        slug,
+        target,
+        gather=gather,
+        wrapped_by=scrypt or master.kek_id,
+        leave_out=LEFT_OUT,
+        blob_names=BLOB_NAMES,
+        progress=progress,
+    )
+
+
+async def restore_tenant(
+    settings: Settings,
+    admin: AdminDatabase,
+    store: BlobStore,
+    bundle: Path,
+    *,
+    slug: str | None,
+    passphrase: str | None,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Tenant:
+    """A tenant made of a bundle, or finished. Raises `BundleRefused`, `KeysLocked`, and what `provision` raises."""
+    manifest, digest = verify(bundle)
+    progress("verified")
+    if manifest.schema_revision != head("tenant"):
+        raise BundleRefused(
+            f"Its schema is at revision {manifest.schema_revision}; this release restores {head('tenant')} only."
+        )
+    master, wrapped_by, former = master_key(settings), manifest.wrapped_by, TenantScope(manifest.tenant.key)
+    wrapping = master
+    if isinstance(wrapped_by, Scrypt):
+        if not passphrase:
+            raise KeysLocked("Its keys were wrapped by a passphrase; give it.")
+        wrapping = passphrase_key(passphrase, wrapped_by)
+    elif wrapped_by != master.kek_id:
+        raise KeysLocked("Its keys were wrapped by another master key than DERMADETECT_MASTER_KEY.")
+    check_keys(read_control(bundle).keys, former, wrapping)
+    database = open_database(settings)
+
+    async def make_schema(tenant: Tenant) -> None:
+        await create_schema(admin, tenant, login_of(database_url(settings)))
+
+    async def scatter(session: ControlSession, tenant: Tenant, kept: Control) -> None:
+        if kept.saml:
+            await set_connection(session, tenant.key, **kept.saml.model_dump())
+        same_home = tenant.home_host == manifest.tenant.home_host
+        scatter_keys(session, tenant, kept.keys, former, wrapping, master, same_home=same_home)
+
+    async def reseal(tenant: Tenant) -> None:
+        async with admin.control() as session:
+            data_keys = await read_data_keys(session, tenant, master)
+        await reseal_patients(database, tenant.scope, former, data_keys)
+
+    try:
+        return await provision(
+            admin,
+            restore_steps(
+                admin,
+                store,
+                bundle,
+                manifest,
+                digest,
+                make_schema=make_schema,
+                make_keys=partial(make_keys, settings, admin),
+                scatter=scatter,
+                reseal=reseal,
+                leave_out=LEFT_OUT,
+            ),
+            slug=slug or manifest.tenant.slug,
+            name=manifest.tenant.name,
+            plan=manifest.tenant.plan,
+            base_domain=settings.base_domain,
+            schema_revision=manifest.schema_revision,
+            successor_of=manifest.tenant.key,
+            progress=progress,
+        )
+    finally:
+        await database.close()
+
+
+async def purge_tenant(
+    settings: Settings,
+    admin: AdminDatabase,
+    store: BlobStore,
+    slug: str,
+    *,
+    now: bool,
+    progress: Callable[[str], None] = lambda step: None,
+) -> str:
+    """`tenants.lifecycle.purge` with what the rooms above it keep of a tenant."""
+    master = master_key(settings)
+
+    async def forget(session: ControlSession, tenant: Tenant) -> None:
+        for kept in (TenantKey, SamlConnection):
+            await session.execute(delete(kept).where(kept.tenant_id == tenant.id))
+
+    async def sign(session: ControlSession, told: bytes) -> str:
+        return await platform.sign(session, master, told, CERTIFICATE_TYPE)
+
+    return await purge(admin, store, slug, forget=forget, sign=sign, now=now, progress=progress)
