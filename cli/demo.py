@@ -140,7 +140,7 @@ async def _unless_stopped(job: Any, stop: asyncio.Event, failure: type[Exception
 
 
 async def _provision(configured: "Settings") -> None:
-    from cli.tenants import create_tenant
+    from cli.provisioning import create_tenant
 
     for slug, name in TENANTS.items():
         tenant = await create_tenant(configured, slug, name, PLAN, lambda step: None)

@@ -1,15 +1,14 @@
 """`dermadetect tenants`: create tenants and look after them."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.output import Json, err, show, tell
-from cli.run import admin_database, in_control, run, settings
+from cli.provisioning import create_tenant, provisioner, roll_back_tenant, warm
+from cli.run import in_control, run, settings
 
 if TYPE_CHECKING:
-    from core.settings import Settings
     from tenants.directory.models import Tenant
 
 app = typer.Typer(no_args_is_help=True, help="Create tenants, look after them, and let them go.")
@@ -22,81 +21,60 @@ def create(
     slug: Annotated[str, typer.Argument(help="First label of the tenant's host; never reused.")],
     name: Annotated[str, typer.Option(help="The organisation's name, as people read it.")],
     plan: Annotated[str, typer.Option(help="What it may use; `dermadetect quotas show` lists the limits.")],
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Undo what an interrupted creation has left.")
+    ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps and do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Create a tenant: its schema, role, blob container and keys.
+    """Create a tenant: its schema, role, blob container and keys; or name a prepared one (`tenants warm`).
 
-    Running it again with the same slug and name finishes what was interrupted,
-    and changes nothing when all is done.
+    Running it again with the same slug, name and plan finishes what was interrupted,
+    and changes nothing when all is done. With --rollback what is unfinished is undone
+    instead, and the slug is free again; a tenant that was finished is never touched.
 
       dermadetect tenants create acme --name "Acme Clinic" --plan standard
     """
+    doing, act = ("undo", roll_back_tenant) if rollback else ("create", create_tenant)
     if dry_run:
-        tell(f"Would create {slug!r} on plan {plan!r} by these steps; each is skipped once it is finished:")
-        show([{"step": step} for step in run(lambda: _steps(slug))], as_json=as_json)
+        steps = run(lambda: _steps(slug))
+        steps = (
+            ["rolling-back", *reversed(steps), "rolled-back"] if rollback else ["reserved", *steps, "active"]
+        )
+        tell(f"Would {doing} {slug!r} on plan {plan!r} by these steps; each is skipped once it is finished:")
+        show([{"step": step} for step in steps], as_json=as_json)
         return
 
     async def work() -> "Tenant":
-        with err.status(f"Creating {slug}"):
-            return await create_tenant(settings(), slug, name, plan, lambda step: tell(f"✓ {step}"))
+        with err.status(f"{doing.capitalize()} {slug}"):
+            return await act(settings(), slug, name, plan, lambda step: tell(f"✓ {step}"))
 
     tenant = run(work)
     show(shown(tenant), as_json=as_json, title=tenant.name)
+    if rollback:
+        return
     tell(
         f"Next: dermadetect sso saml set {slug} --metadata IDP.xml --role GROUP=ROLE\n"
         f"      dermadetect clients add {slug} CLIENT-ID --name NAME --redirect-uri URI"
     )
 
 
-async def create_tenant(
-    configured: "Settings", slug: str, name: str, plan: str, progress: Callable[[str], None]
-) -> "Tenant":
-    """Provision a tenant with the parts that the settings name."""
-    from gateway.assembly import blob_store, provisioning_steps
-    from migrations.rendering import head
-    from tenants.provisioning.service import provision
-
-    store = blob_store(configured)
-    try:
-        async with admin_database(configured) as database:
-            return await provision(
-                database,
-                provisioning_steps(configured, database, store),
-                slug=slug,
-                name=name,
-                plan=plan,
-                base_domain=configured.base_domain,
-                schema_revision=head("tenant"),
-                progress=progress,
-            )
-    finally:
-        await store.close()
-
-
 async def _steps(slug: str) -> list[str]:
-    from gateway.assembly import blob_store, provisioning_steps
     from tenants.directory.service import check_slug
 
     check_slug(slug)
-    configured = settings()
-    store = blob_store(configured)
-    try:
-        async with admin_database(configured) as database:
-            return [
-                "reserved",
-                *(step.name for step in provisioning_steps(configured, database, store)),
-                "active",
-            ]
-    finally:
-        await store.close()
+    async with provisioner(settings()) as (_, steps):
+        return [step.name for step in steps]
+
+
+app.command()(warm)
 
 
 @app.command("list")
 def list_all(
     state: Annotated[
         str | None,
-        typer.Option(help="Only those that are: provisioning, active, suspended, closing or closed."),
+        typer.Option(help="Only those in this state, such as active, suspended, provisioning or warm."),
     ] = None,
     as_json: Json = False,
 ) -> None:

@@ -6,12 +6,9 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 
-from sqlalchemy import select
-
-from auth.keys.models import PURPOSES, TenantKey
-from auth.keys.service import KeyRing, generate
+from auth.keys.service import KeyRing, complete_keys, delete_keys
 from auth.oauth.service import forget_finished
-from auth.saml.service import SignInJail, entity_id, forget_expired_assertions
+from auth.saml.service import SignInJail, forget_expired_assertions
 from auth.tokens.service import TokenVerifier
 from clinic.ai.client import AiClient
 from clinic.ai.pipeline import run_pipeline
@@ -27,7 +24,7 @@ from core.parts import Parts
 from core.problems import Problem
 from core.settings import Settings
 from core.spool import Spool
-from migrations.runner import create_schema, login_of
+from migrations.runner import create_schema, drop_schema, login_of
 from tenants.audit.service import SEAL, seal
 from tenants.background.bells import Bells
 from tenants.background.worker import Handler, Worker
@@ -144,31 +141,34 @@ async def disassemble(parts: Parts) -> None:
 
 
 def provisioning_steps(settings: Settings, admin: AdminDatabase, store: BlobStore) -> list[Step]:
-    """What makes a tenant, in order: schema and role, container, keys."""
+    """What makes a tenant: schema and role, container, keys."""
     login = login_of(database_url(settings))
     master_key(settings)  # missed now rather than in the last step
 
-    async def schema(tenant: Tenant) -> None:
-        await create_schema(admin, tenant, login)
+    async def unmake_keys(tenant: Tenant) -> None:
+        async with admin.control() as session:
+            await delete_keys(session, tenant)
 
-    async def container(tenant: Tenant) -> None:
-        await store.create_container(tenant.scope.container)
-
-    keys = partial(make_keys, settings, admin)
-    return [Step("schema", schema, always=True), Step("container", container), Step("keys", keys)]
+    return [
+        Step(
+            "schema",
+            run=lambda tenant: create_schema(admin, tenant.scope, login),
+            undo=lambda tenant: drop_schema(admin, tenant.scope),
+            always=True,
+        ),
+        Step(
+            "container",
+            run=lambda tenant: store.create_container(tenant.scope.container),
+            undo=lambda tenant: store.delete_container(tenant.scope.container),
+        ),
+        Step("keys", run=partial(make_keys, settings, admin), undo=unmake_keys),
+    ]
 
 
 async def make_keys(settings: Settings, admin: AdminDatabase, tenant: Tenant) -> None:
     """Give a tenant an active key for each purpose that it has none for."""
-    name = entity_id(settings.origin_of(tenant.home_host))
     async with admin.control() as session:
-        active = select(TenantKey.purpose).where(
-            TenantKey.tenant_id == tenant.id, TenantKey.state == "active"
-        )
-        present = set(await session.scalars(active))
-        for purpose in PURPOSES:
-            if purpose not in present:
-                session.add(generate(purpose, tenant, name, master_key(settings)))
+        await complete_keys(session, tenant, master_key(settings))
 
 
 async def tidy(database: Database, tenant: TenantScope) -> None:

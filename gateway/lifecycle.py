@@ -104,7 +104,7 @@ async def restore_tenant(
     database = open_database(settings)
 
     async def make_schema(tenant: Tenant) -> None:
-        await create_schema(admin, tenant, login_of(database_url(settings)))
+        await create_schema(admin, tenant.scope, login_of(database_url(settings)))
 
     async def scatter(session: ControlSession, tenant: Tenant, kept: Control) -> None:
         if kept.saml:

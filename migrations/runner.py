@@ -1,12 +1,13 @@
 """Bringing the control schema to head, and making a tenant's schema at head."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
 from core.database import AdminDatabase, TenantScope
 from migrations.rendering import after, head, render, tenant_script
-from tenants.directory.models import Tenant
 from tenants.provisioning.roles import OWNER, create_role, grant_control, grant_switch, prepare_owner
 
 LOCK_TIMEOUT_MS = 3_000
@@ -22,9 +23,13 @@ async def revision_of(connection: asyncpg.Connection, schema: str) -> str | None
 
 async def _apply(connection: asyncpg.Connection, schema: str, sql: str) -> None:
     """Run rendered migrations in one transaction, as the owner, in one message."""
-    await connection.execute(
-        f"BEGIN; SET LOCAL ROLE {OWNER}; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; "
-        f"SET LOCAL search_path = {schema}, extensions, pg_temp;\n{sql}\nCOMMIT;"
+    await connection.execute(f"BEGIN; {_as_owner(schema)}\n{sql}\nCOMMIT;")
+
+
+def _as_owner(schema: str) -> str:
+    return (
+        f"SET LOCAL ROLE {OWNER}; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; "
+        f"SET LOCAL search_path = {schema}, extensions, pg_temp;"
     )
 
 
@@ -55,18 +60,42 @@ def empty_schema(scope: TenantScope) -> str:
     )
 
 
-async def create_schema(database: AdminDatabase, tenant: Tenant, gateway_login: str) -> None:
+async def create_schema(database: AdminDatabase, scope: TenantScope, gateway_login: str) -> None:
     """The provisioning step `schema`: role and schema of a tenant at head, complete or not at all. One that an
     earlier attempt made with an older release is migrated."""
-    scope = tenant.scope
-    async with database.connection() as connection:
-        await create_role(connection, scope.role)
-        await grant_switch(connection, scope.role, gateway_login)
+    async with _alone_with(database, scope) as connection:
         before = await revision_of(connection, scope.schema)
         if before is None:
-            await _apply(connection, scope.schema, empty_schema(scope) + tenant_script())
+            await create_role(connection, scope.role)
+            await grant_switch(connection, scope.role, gateway_login)
+            await connection.execute(schema_script(scope))
         elif before != head("tenant"):
-            await _apply(connection, scope.schema, render("tenant", before))
+            await connection.execute(_as_owner(scope.schema) + render("tenant", before))
+
+
+async def drop_schema(database: AdminDatabase, scope: TenantScope) -> None:
+    """Undo `create_schema`: what of role and schema is there is gone, or all is left."""
+    async with _alone_with(database, scope) as connection:
+        await connection.execute(
+            f"{_as_owner(scope.schema)} DROP SCHEMA IF EXISTS {scope.schema} CASCADE; RESET ROLE; "
+            f"DROP ROLE IF EXISTS {scope.role}"
+        )
+
+
+def schema_script(scope: TenantScope) -> str:
+    """The SQL that makes the whole schema of a tenant whose role exists, to be sent as one message."""
+    return f"{_as_owner(scope.schema)}\n{empty_schema(scope)}{tenant_script()}"
+
+
+@asynccontextmanager
+async def _alone_with(database: AdminDatabase, scope: TenantScope) -> AsyncIterator[asyncpg.Connection]:
+    """A transaction that waits for another on the same schema: a killed command's goes on until its server process
+    notices."""
+    async with database.kept_connection() as connection, connection.transaction():
+        await connection.execute(
+            "SELECT pg_advisory_xact_lock(hashtext('dermadetect schema'), hashtext($1))", scope.schema
+        )
+        yield connection
 
 
 def login_of(url: str) -> str:

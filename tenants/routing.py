@@ -38,6 +38,8 @@ def serve_or_refuse(record: TenantRecord) -> None:
         raise TenantSuspended("Your organisation's access is suspended; ask its administrator.")
     if record.state == "provisioning":
         raise UnknownHost("This address is being set up; try again in a minute.")
+    if record.state in ("rolling-back", "rolled-back"):
+        raise UnknownHost("Check the address: each organisation has its own.")
     raise TenantClosed("This organisation has left; its address is not in use any more.")
 
 

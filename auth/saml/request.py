@@ -21,14 +21,14 @@ CERTIFICATE_LIFETIME = timedelta(days=3650)
 _COMMON_NAME_LIMIT = 64  # ub-common-name of RFC 5280
 
 
-def new_sp_key(entity_id: str) -> tuple[str, str]:
+def new_sp_key(owner: str) -> tuple[str, str]:
     """A new RSA key and a self-signed certificate of ten years, both PEM: `(private_key, certificate)`.
 
-    The certificate only carries the key; identity providers pin it. The common name is the entity id, cut to
-    the 64 characters X.509 allows; the whole of it stands in the subject alternative name.
+    The certificate only carries the key; identity providers pin it. `owner` is a URI: cut to the 64 characters that
+    X.509 allows it is the common name, and the whole of it stands in the subject alternative name.
     """
     key = rsa.generate_private_key(public_exponent=65537, key_size=KEY_BITS)
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, entity_id[:_COMMON_NAME_LIMIT])])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, owner[:_COMMON_NAME_LIMIT])])
     now = utcnow()
     certificate = (
         x509.CertificateBuilder()
@@ -38,9 +38,7 @@ def new_sp_key(entity_id: str) -> tuple[str, str]:
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - timedelta(days=1))  # clocks differ
         .not_valid_after(now + CERTIFICATE_LIFETIME)
-        .add_extension(
-            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(entity_id)]), critical=False
-        )
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(owner)]), critical=False)
         .sign(key, hashes.SHA256())
     )
     private_pem = key.private_bytes(

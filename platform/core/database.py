@@ -32,7 +32,7 @@ _CONTROL = (
 )
 
 # A backend that had created 2,000 schemas held 500 MB.
-_DDL_USES = 50
+_KEPT_USES = 50
 
 
 @dataclass(frozen=True)
@@ -241,8 +241,18 @@ class AdminDatabase:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """A driver connection for DDL and for locks, nobody else's meanwhile. It is used again when nothing went
-        wrong, with nothing left on it, but not for ever: a backend keeps the catalog of every schema it has made."""
+        """A driver connection of its own for DDL, closed at the end: a backend that has created many schemas
+        keeps their catalog in memory."""
+        connection = await asyncpg.connect(self._url, timeout=10)
+        try:
+            yield connection
+        finally:
+            await connection.close()
+
+    @asynccontextmanager
+    async def kept_connection(self) -> AsyncIterator[asyncpg.Connection]:
+        """The same for what is short and done often: it is used again when nothing went wrong, with nothing left on
+        it, but not for ever."""
         connection, uses = self._idle.pop() if self._idle else (None, 0)
         if connection is None or connection.is_closed():
             # DISCARD forgets prepared statements, so the driver must not remember them.
@@ -254,7 +264,7 @@ class AdminDatabase:
         except BaseException:
             await connection.close(timeout=10)
             raise
-        if uses + 1 < _DDL_USES:
+        if uses + 1 < _KEPT_USES:
             self._idle.append((connection, uses + 1))
         else:
             await connection.close()

@@ -26,6 +26,9 @@ class Settings(BaseSettings):
         None,
         description="The operator's login: owner, CREATEROLE. Needed by `migrate` and provisioning only.",
     )
+    warm_tenants: int = Field(
+        0, ge=0, le=100, description="How many tenants `dermadetect tenants warm` keeps prepared."
+    )
     database_pooler: Literal["none", "transaction"] = Field(
         "none", description="`transaction` behind PgBouncer in transaction mode: no prepared statements."
     )

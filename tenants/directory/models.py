@@ -9,7 +9,16 @@ from sqlalchemy.orm import Mapped, mapped_column
 from core.database import TenantScope
 from core.models import ControlBase, Row
 
-STATES = ("provisioning", "active", "suspended", "closing", "closed")
+STATES = (
+    *("preparing", "warm"),  # in the pool of prepared tenants, nobody's yet
+    *("provisioning", "active", "suspended", "closing", "closed"),
+    *(
+        "rolling-back",
+        "rolled-back",
+    ),  # a creation that was undone; the row keeps its key from being used again
+)
+# Whose slug and host begin with "warm:" or "rolled-back:" and end with the key, which no host can.
+NOBODYS = ("preparing", "warm", "rolled-back")
 IMAGE_LINKS = ("streamed", "signed")
 
 

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from core.database import ControlSession
 from tenants.audit.service import record
 from tenants.directory.errors import BadSlug, SlugTaken, TenantNotFound, WrongState
-from tenants.directory.models import ControlEpoch, Host, Revocation, Tenant
+from tenants.directory.models import NOBODYS, ControlEpoch, Host, Revocation, Tenant
 
 _SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{1,38})[a-z0-9]")
 _RESERVED = frozenset({"www", "api", "admin", "platform", "auth", "app", "static", "mail", "status", "docs"})
@@ -54,12 +54,15 @@ async def reserve_tenant(
     name: str,
     plan: str,
     base_domain: str,
+    schema_revision: str,
     successor_of: str | None = None,
 ) -> Tenant:
-    """The tenant with this slug: a new row in state `provisioning`, or the row an earlier attempt left. A purged tenant
-    with the key `successor_of` gives its slug and its hosts to the new one.
+    """The tenant with this slug: the row an earlier attempt left, or else one from the pool whose schema is at
+    `schema_revision`, which is active at once, or else a new row in state `provisioning`. One that is made of what
+    the tenant with the key `successor_of` had is not from the pool, and gets slug and hosts of that one if it is purged.
 
-    Raises `BadSlug`, and `SlugTaken` where the slug belongs to a tenant of another name.
+    Raises `BadSlug`, `SlugTaken` where the slug belongs to a tenant of another name or plan, and `WrongState`
+    where its creation is being undone.
     """
     check_slug(slug)
     existing = await session.scalar(select(Tenant).where(Tenant.slug == slug))
@@ -72,18 +75,21 @@ async def reserve_tenant(
     if existing is not None:
         if existing.state == "closed":
             raise SlugTaken(f"{slug!r} was {existing.name}'s, which is purged; slugs are never reused.")
-        if (existing.name, existing.plan) != (name, plan):
-            raise SlugTaken(
-                f"{slug!r} belongs to {existing.name!r} on the plan {existing.plan!r}; choose another slug, "
-                "or repeat the command with that name and plan."
+        check_same(existing, name, plan)
+        if existing.state == "rolling-back":
+            raise WrongState(
+                f"The creation of {slug!r} is being undone; finish that with `--rollback` first."
             )
         return existing
     home_host = f"{slug}.{base_domain}"
     if predecessor is None and await session.get(Host, home_host) is not None:
         raise SlugTaken(f"{home_host!r} belonged to another tenant and is never reused; choose another slug.")
-    tenant = Tenant(key=new_key(), slug=slug, name=name, plan=plan, home_host=home_host)
-    session.add(tenant)
-    await session.flush()
+    named = {"slug": slug, "name": name, "plan": plan, "home_host": home_host}
+    tenant = None if successor_of else await _claim_warm(session, schema_revision, named)
+    if tenant is None:
+        tenant = Tenant(key=new_key(), **named)
+        session.add(tenant)
+        await session.flush()
     if predecessor is None:
         session.add(Host(host=home_host, tenant_id=tenant.id))
     else:
@@ -93,8 +99,30 @@ async def reserve_tenant(
         record(session, predecessor, "tenant.succeeded", by=tenant.key)
     tenant.epoch = await next_epoch(session)
     record(session, tenant, "tenant.reserved", slug=slug, plan=plan)
+    if tenant.state == "active":
+        record(session, tenant, "tenant.active", warm=True)
     await session.flush()
     return tenant
+
+
+def check_same(tenant: Tenant, name: str, plan: str) -> None:
+    """Raise `SlugTaken` unless a command that names the tenant so means this one."""
+    if (tenant.name, tenant.plan) != (name, plan):
+        raise SlugTaken(
+            f"{tenant.slug!r} belongs to {tenant.name!r} on the plan {tenant.plan!r}; choose another slug, "
+            "or repeat the command with that name and plan."
+        )
+
+
+async def _claim_warm(session: ControlSession, schema_revision: str, named: dict[str, str]) -> Tenant | None:
+    warm = select(Tenant.id).where(Tenant.state == "warm", Tenant.schema_revision == schema_revision)
+    claimed: Tenant | None = await session.scalar(
+        update(Tenant)
+        .where(Tenant.id == warm.limit(1).with_for_update(skip_locked=True).scalar_subquery())
+        .values(state="active", **named)
+        .returning(Tenant)
+    )
+    return claimed
 
 
 async def find_tenant(session: ControlSession, slug: str, *, lock: bool = False) -> Tenant:
@@ -144,9 +172,10 @@ async def rename(session: ControlSession, slug: str, new: str, base_domain: str)
 
 
 async def list_tenants(session: ControlSession, state: str | None = None) -> Sequence[Tenant]:
-    """All tenants by slug, or those in one state."""
+    """All tenants by slug, or those in one state; only by asking for the state, those that are nobody's."""
     query = select(Tenant).order_by(Tenant.slug)
-    return (await session.scalars(query.where(Tenant.state == state) if state else query)).all()
+    wanted = Tenant.state == state if state else Tenant.state.not_in(NOBODYS)
+    return (await session.scalars(query.where(wanted))).all()
 
 
 async def move(
@@ -183,6 +212,28 @@ async def activate(session: ControlSession, tenant: Tenant, schema_revision: str
     locked = await session.get_one(Tenant, tenant.id, with_for_update=True)
     locked.schema_revision = schema_revision
     return await move(session, locked, sources=("provisioning",), target="active", reason=None)
+
+
+async def begin_rollback(session: ControlSession, slug: str, name: str, plan: str) -> Tenant:
+    """The tenant whose unfinished creation is to be undone; from now on `provision` refuses it. Idempotent.
+
+    Raises `TenantNotFound`, `SlugTaken` where the slug belongs to a tenant of another name or plan, and
+    `WrongState` once its creation has finished.
+    """
+    tenant = await session.scalar(select(Tenant).where(Tenant.slug == slug).with_for_update())
+    if tenant is None:
+        raise TenantNotFound(f"No tenant is called {slug!r}; there is nothing to undo.")
+    check_same(tenant, name, plan)
+    return await move(session, tenant, sources=("provisioning",), target="rolling-back", reason=None)
+
+
+async def finish_rollback(session: ControlSession, tenant: Tenant) -> Tenant:
+    """Give slug and host back. The row stays: its key is never used again, since names of deleted containers are
+    not free for a while, and what is in the audit log goes on having a subject."""
+    locked = await session.get_one(Tenant, tenant.id, with_for_update=True)
+    await session.execute(delete(Host).where(Host.tenant_id == tenant.id))
+    locked.slug = locked.home_host = f"rolled-back:{tenant.key}"
+    return await move(session, locked, sources=("rolling-back",), target="rolled-back", reason=None)
 
 
 async def revoke_session(

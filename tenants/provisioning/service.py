@@ -1,29 +1,39 @@
-"""Making a tenant: a list of steps, each idempotent, with a durable ledger.
+"""Making a tenant: steps that are each idempotent, with a durable ledger.
 
-A crash after any step is finished by calling `provision` again with the same slug and name.
+A crash at any point is finished by calling `provision` again with the same slug, name and plan, or undone by
+`roll_back`, which a crash does not stop either. A tenant from the pool (`tenants.provisioning.pool`) has had its
+steps done before, and is claimed in one transaction.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from uuid import UUID
 
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from core.database import AdminDatabase
+from core.ids import new_id
 from tenants.directory import service as directory
 from tenants.directory.errors import WrongState
 from tenants.directory.models import Tenant
 from tenants.plans.service import get_plan
 from tenants.provisioning.models import ProvisioningStep
 
+Progress = Callable[[str], None]
+
 
 @dataclass(frozen=True)
 class Step:
-    """One thing a tenant needs. `run` may be called again after a crash at any point inside it; with `always` it is
-    called at every attempt, because what it makes may have become out of date since."""
+    """One thing a tenant needs. `run` and `undo` may be called again after a crash
+    at any point inside them; with `always`, `run` is called at every attempt, because what it makes may have become
+    out of date since."""
 
     name: str
     run: Callable[[Tenant], Awaitable[None]]
+    undo: Callable[[Tenant], Awaitable[None]] | None = None
     always: bool = False
 
 
@@ -37,44 +47,107 @@ async def provision(
     base_domain: str,
     schema_revision: str,
     successor_of: str | None = None,
-    progress: Callable[[str], None] = lambda step: None,
+    progress: Progress = lambda step: None,
 ) -> Tenant:
     """The active tenant `slug`, made now or before. `progress` hears each step as it is finished;
-    `schema_revision` is what the steps bring its schema to; `successor_of` is for `reserve_tenant`.
+    `schema_revision` is what the steps bring its schema to; `successor_of` is for `reserve_tenant`, and has
+    the steps done one after the other instead of all at once.
 
-    Raises `BadSlug`, `SlugTaken`, `PlanNotFound`, and what a step raises; then the tenant stays in state
-    `provisioning` and the next call goes on behind the last finished step.
+    Raises `BadSlug`, `SlugTaken`, `PlanNotFound`, `WrongState` while a rollback is unfinished, and what a step
+    raises; then the tenant stays in state `provisioning` and the next call does what is left.
     """
     directory.check_slug(slug)
-    async with database.connection() as lock:
-        # Two commands for one slug run one after the other; a killed one's lock ends with its connection.
-        await lock.execute("SELECT pg_advisory_lock(hashtext('dermadetect provision'), hashtext($1))", slug)
+    async with one_at_a_time(database, slug):
         async with database.control() as session:
             await get_plan(session, plan)
             tenant = await directory.reserve_tenant(
-                session, slug=slug, name=name, plan=plan, base_domain=base_domain, successor_of=successor_of
+                session,
+                slug=slug,
+                name=name,
+                plan=plan,
+                base_domain=base_domain,
+                schema_revision=schema_revision,
+                successor_of=successor_of,
             )
-        async with database.control() as session:
-            finished = set(
-                await session.scalars(
-                    select(ProvisioningStep.step).where(ProvisioningStep.tenant_id == tenant.id)
-                )
-            )
-        if finished - {step.name for step in steps}:
+        done = await _steps_in_ledger(database, tenant.id, "done")
+        if done - {step.name for step in steps}:
             raise WrongState(
                 f"{tenant.slug} was made in another way, or from another bundle; choose another slug, or finish that."
             )
         if tenant.state != "provisioning":
             return tenant
-        for step in steps:
-            if step.always or step.name not in finished:
-                await step.run(tenant)
-                async with database.control() as session:
-                    await session.execute(
-                        insert(ProvisioningStep)
-                        .values(tenant_id=tenant.id, step=step.name)
-                        .on_conflict_do_nothing()
-                    )
-            progress(step.name)
+        if successor_of:
+            for step in steps:  # each builds on those before it
+                await do_steps(database, [step], tenant, progress)
+        else:
+            await do_steps(database, steps, tenant, progress)
         async with database.control() as session:
             return await directory.activate(session, tenant, schema_revision)
+
+
+async def roll_back(
+    database: AdminDatabase,
+    steps: Sequence[Step],
+    *,
+    slug: str,
+    name: str,
+    plan: str,
+    progress: Progress = lambda step: None,
+) -> Tenant:
+    """Undo an unfinished creation; slug and host are then free. Returns what is left: a row that keeps the key.
+
+    Raises `TenantNotFound`, `SlugTaken`, `WrongState` where the creation has finished, and what undoing a step
+    raises; then the next call goes on.
+    """
+    async with one_at_a_time(database, slug):
+        async with database.control() as session:
+            tenant = await directory.begin_rollback(session, slug, name, plan)
+        undone = await _steps_in_ledger(database, tenant.id, "undone")
+        for step in reversed(steps):
+            if step.undo and step.name not in undone:
+                await step.undo(tenant)
+                await _record(database, tenant.id, step, "undone")
+            progress(step.name)
+        async with database.control() as session:
+            return await directory.finish_rollback(session, tenant)
+
+
+@asynccontextmanager
+async def one_at_a_time(database: AdminDatabase, what: str) -> AsyncIterator[None]:
+    """Two commands for one slug run one after the other; a killed one's lock ends with its connection."""
+    async with database.kept_connection() as lock:
+        await lock.execute("SELECT pg_advisory_lock(hashtext('dermadetect provision'), hashtext($1))", what)
+        yield
+
+
+async def do_steps(
+    database: AdminDatabase, steps: Sequence[Step], tenant: Tenant, progress: Progress = lambda step: None
+) -> None:
+    """Do what is left to be done, all at once: the database is at work on the schema while the keys are made.
+    A step that fails does not stop the others; then raises what it raised."""
+    done = await _steps_in_ledger(database, tenant.id, "done")
+
+    async def attempt(step: Step) -> None:
+        if step.always or step.name not in done:
+            await step.run(tenant)
+            await _record(database, tenant.id, step, "done")
+        progress(step.name)
+
+    for outcome in await asyncio.gather(*map(attempt, steps), return_exceptions=True):
+        if outcome:
+            raise outcome
+
+
+async def _steps_in_ledger(database: AdminDatabase, tenant_id: UUID, act: str) -> set[str]:
+    async with database.control() as session:
+        of_tenant = select(ProvisioningStep.step).where(ProvisioningStep.tenant_id == tenant_id)
+        return set(await session.scalars(of_tenant.where(ProvisioningStep.act == act)))
+
+
+async def _record(database: AdminDatabase, tenant_id: UUID, step: Step, act: str) -> None:
+    async with database.control() as session:
+        await session.execute(
+            insert(ProvisioningStep)
+            .values(id=new_id(), tenant_id=tenant_id, step=step.name, act=act)
+            .on_conflict_do_nothing()
+        )

@@ -377,11 +377,11 @@ def test_a_request_is_signed_and_its_id_is_the_one_to_expect(scene: Scene) -> No
     assert authn_request_url(scene.sp, idp, "")[1] != request_id
 
 
-def test_a_new_key_is_certified_for_ten_years_under_the_entity_id() -> None:
-    entity_id = "https://a-hospital-group-with-a-long-name.derma.example/auth/saml/metadata"
-    private_key, pem = new_sp_key(entity_id)
+def test_a_new_key_is_certified_for_ten_years_under_its_owners_name() -> None:
+    owner = "https://a-hospital-group-with-a-long-name.derma.example/auth/saml/metadata"
+    private_key, pem = new_sp_key(owner)
     assert private_key.startswith("-----BEGIN PRIVATE KEY-----")
     certificate = x509.load_pem_x509_certificate(pem.encode())
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [entity_id]
+    assert names.get_values_for_type(x509.UniformResourceIdentifier) == [owner]
     assert timedelta(days=3649) < certificate_expires(pem) - utcnow() <= timedelta(days=3650)

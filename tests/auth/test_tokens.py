@@ -168,7 +168,7 @@ async def test_a_rotated_key_is_used_at_once_and_a_retired_one_refused(world: Wo
         rows = select(TenantKey).where(TenantKey.tenant_id == tenant.id, TenantKey.purpose == "token")
         (await session.scalars(rows)).one().state = "retired"
         await session.flush()
-        session.add(generate("token", tenant, "", master))
+        session.add(generate("token", tenant, master))
         (await session.get_one(Tenant, tenant.id)).epoch = await next_epoch(session)
     await world.parts[Directory].refresh()
     assert (await old.http.get("/v1/me")).status_code == 401

@@ -80,8 +80,8 @@ def answer(url: str, process: subprocess.Popen[str], **options: Any) -> httpx.Re
     raise AssertionError("the server did not start")
 
 
-def eventually(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+def eventually(holds: Callable[[], bool], *, within_s: float = 10) -> None:
+    deadline = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < deadline, "it did not come about"
         time.sleep(0.05)

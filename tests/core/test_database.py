@@ -252,14 +252,14 @@ async def test_a_connection_for_ddl_is_used_again_with_nothing_left_on_it_but_no
 ) -> None:
     seen = []
     for _ in range(60):
-        async with world.admin.connection() as connection:
+        async with world.admin.kept_connection() as connection:
             seen.append(await connection.fetchval("SELECT pg_backend_pid()"))
             assert await connection.fetchval("SELECT current_user = session_user")
             held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
             assert await connection.fetchval(held) == 0
             await connection.execute("SET ROLE dermadetect_owner; SELECT pg_advisory_lock(4711)")
     assert 1 < len(set(seen)) <= 3
-    async with world.admin.connection() as connection:
+    async with world.admin.kept_connection() as connection:
         left = await connection.fetchval("SELECT pg_backend_pid()")
         await connection.execute("BEGIN")
         with pytest.raises(asyncpg.PostgresSyntaxError):
@@ -267,11 +267,11 @@ async def test_a_connection_for_ddl_is_used_again_with_nothing_left_on_it_but_no
         await connection.execute("ROLLBACK")
 
     async def break_off() -> None:
-        async with world.admin.connection() as connection:
+        async with world.admin.kept_connection() as connection:
             assert await connection.fetchval("SELECT pg_backend_pid()") == left
             await connection.execute("BEGIN; nonsense")
 
     with pytest.raises(asyncpg.PostgresSyntaxError):
         await break_off()
-    async with world.admin.connection() as connection:
+    async with world.admin.kept_connection() as connection:
         assert await connection.fetchval("SELECT pg_backend_pid()") != left

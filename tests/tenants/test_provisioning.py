@@ -1,37 +1,33 @@
 """Making tenants: idempotent, resumable, and the script is what the migrations make."""
 
 import asyncio
+import re
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 
-import asyncpg
 import pytest
 from alembic import command
+from sqlalchemy import update
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from core.blobs import BlobStore
+from core.database import TenantScope
+from core.embedded_cluster import find_binaries
 from core.problems import Problem
 from gateway.assembly import provisioning_steps
 from migrations import rendering
 from migrations.fleet import migrate
+from migrations.runner import drop_schema
+from tenants.directory.cache import Directory
 from tenants.directory.errors import BadSlug, SlugTaken
 from tenants.directory.models import Tenant
-from tenants.directory.service import suspend
+from tenants.directory.service import list_tenants, suspend
 from tenants.plans.errors import PlanNotFound
-from tenants.provisioning.service import Step, provision
+from tenants.provisioning.pool import fill_pool
+from tenants.provisioning.service import Step, provision, roll_back
 from tests.fixtures.postgres import PostgresServer
 from tests.fixtures.world import World
-
-# Everything a schema holds, by name and definition, and the rows it starts with.
-CATALOG = """
-    SELECT 'column', table_name, column_name, data_type || coalesce(column_default, '') || is_nullable
-    FROM information_schema.columns WHERE table_schema = $1
-    UNION ALL SELECT 'constraint', conrelid::regclass::text, conname, pg_get_constraintdef(oid)
-    FROM pg_constraint WHERE connamespace = $1::regnamespace
-    UNION ALL SELECT 'index', tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = $1
-    UNION ALL SELECT 'grant', table_name, grantee, privilege_type
-    FROM information_schema.role_table_grants WHERE table_schema = $1
-    ORDER BY 1, 2, 3, 4
-"""
 
 
 async def make(world: World, slug: str, steps: list[Step], name: str = "Name", plan: str = "trial") -> Tenant:
@@ -115,19 +111,26 @@ def test_the_kept_script_is_what_the_migrations_render() -> None:
     assert rendering.tenant_script() == rendering.render("tenant"), "run `make tenant-script`"
 
 
-async def test_script_and_replayed_migrations_make_the_same_schema(world: World) -> None:
-    by_script = world.tenant("acme").scope.schema
+async def test_script_and_replayed_migrations_make_the_same_schema(world: World, tmp_path: Path) -> None:
+    """Told by `pg_dump`, with owners, rights, default rights, comments, functions and every row."""
+    by_script = (await make(world, "scripted", steps_of(world))).scope.schema
     by_replay = "t_replayed"
+    assert world.settings.admin_database_url
+    url = world.settings.admin_database_url.get_secret_value()
     async with world.admin.connection() as connection:
         await connection.execute(
-            f"CREATE ROLE {by_replay} NOLOGIN; CREATE SCHEMA {by_replay} AUTHORIZATION dermadetect_owner; "
-            f"SET ROLE dermadetect_owner; ALTER DEFAULT PRIVILEGES IN SCHEMA {by_replay} "
+            f"CREATE ROLE {by_replay} NOLOGIN; SET ROLE dermadetect_owner; CREATE SCHEMA {by_replay}; "
+            f"GRANT USAGE ON SCHEMA {by_replay} TO {by_replay}; ALTER DEFAULT PRIVILEGES IN SCHEMA {by_replay} "
             f"GRANT SELECT, INSERT, UPDATE, DELETE ON TABLES TO {by_replay}"
         )
-    assert world.settings.admin_database_url
     engine = create_async_engine(
-        world.settings.admin_database_url.get_secret_value().replace("postgresql:", "postgresql+asyncpg:"),
-        connect_args={"server_settings": {"search_path": by_replay, "role": "dermadetect_owner"}},
+        url.replace("postgresql:", "postgresql+asyncpg:"),
+        connect_args={
+            "server_settings": {
+                "search_path": f"{by_replay}, extensions, pg_temp",
+                "role": "dermadetect_owner",
+            }
+        },
     )
 
     def upgrade(connection: object) -> None:
@@ -139,23 +142,27 @@ async def test_script_and_replayed_migrations_make_the_same_schema(world: World)
         await connection.run_sync(upgrade)
         await connection.commit()
     await engine.dispose()
-
-    async def describe(connection: asyncpg.Connection, schema: str) -> list[tuple[str, ...]]:
-        rows = [tuple(str(value) for value in row) for row in await connection.fetch(CATALOG, schema)]
-        for table in ("specialties", "pools", "alembic_version"):
-            rows += [
-                (table, *(str(value) for name, value in row.items() if not name.endswith("_at")))
-                for row in await connection.fetch(f"SELECT * FROM {schema}.{table} ORDER BY 1")
-            ]
-        return [tuple(value.replace(schema, "SCHEMA") for value in row) for row in rows]
-
-    async with world.admin.connection() as connection:
-        await connection.execute("SET ROLE dermadetect_owner")
-        script, replay = await describe(connection, by_script), await describe(connection, by_replay)
-        await connection.execute(f"DROP SCHEMA {by_replay} CASCADE")
-        await connection.execute(f"RESET ROLE; DROP ROLE {by_replay}")
-    assert len(script) > 300
+    script, replay = dump(url, by_script, tmp_path), dump(url, by_replay, tmp_path)
+    await drop_schema(world.admin, TenantScope(by_replay.removeprefix("t_")))
+    for kind in ("CREATE TABLE", "INSERT INTO", "ALTER DEFAULT PRIVILEGES", "GRANT", "OWNER TO"):
+        assert kind in script
     assert script == replay
+
+
+def dump(url: str, schema: str, directory: Path) -> str:
+    """All that a schema holds as SQL, its name and the times of its rows left out."""
+    output = subprocess.run(
+        [
+            find_binaries(directory) / "pg_dump",
+            *("--schema", schema, "--role", "dermadetect_owner", "--column-inserts"),
+            url,
+        ],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    output = re.sub(r"^\\(un)?restrict .*$", "", output, flags=re.MULTILINE)  # a new secret in every dump
+    return re.sub(r"'\d{4}-\d\d-\d\d [\d:.+]+'", "TIME", output.replace(schema, "SCHEMA"))
 
 
 async def test_every_table_of_a_tenant_has_a_primary_key_and_refers_to_no_other_schema(world: World) -> None:
@@ -202,3 +209,66 @@ async def test_a_slug_that_is_another_tenants_key_names_its_own_tenant(world: Wo
         await suspend(session, other.key, "test")
         assert (await session.get_one(Tenant, tenant.id)).state == "suspended"
         assert (await session.get_one(Tenant, other.id)).state == "active"
+
+
+async def fill(world: World, size: int) -> set[str]:
+    """Fill the pool and return the keys in it."""
+    await fill_pool(world.admin, steps_of(world), size, rendering.head("tenant"))
+    async with world.admin.control() as session:
+        return {tenant.key for tenant in await list_tenants(session, "warm")}
+
+
+async def test_creators_at_once_never_claim_the_same_tenant_and_go_on_when_the_pool_is_empty(
+    world: World,
+) -> None:
+    warm = await fill(world, 2)
+    made = await asyncio.gather(*(make(world, f"hurried-{number}", steps_of(world)) for number in range(4)))
+    assert {tenant.state for tenant in made} == {"active"}
+    assert len({tenant.key for tenant in made}) == 4
+    assert warm < {tenant.key for tenant in made}
+    assert await fill(world, 0) == set()
+
+
+async def test_a_tenant_from_the_pool_is_as_any_other(world: World) -> None:
+    [warm] = await fill(world, 1)
+    tenant = await world.create_tenant("pooled", plan="standard")
+    assert (tenant.key, tenant.name, tenant.plan) == (warm, "Pooled", "standard")
+    person = await world.person("tenant_admin", tenant="pooled")
+    assert (await person.http.get("/v1/me")).status_code == 200
+    again = await make(world, "pooled", steps_of(world), name="Pooled", plan="standard")
+    assert again.key == warm
+
+
+async def test_a_warm_tenant_that_is_behind_is_brought_up_to_date_before_it_is_claimed(world: World) -> None:
+    [warm] = await fill(world, 1)
+    async with world.admin.control() as session:
+        await session.execute(update(Tenant).where(Tenant.key == warm).values(schema_revision="0000"))
+    assert (await make(world, "impatient", steps_of(world))).key != warm
+    assert await fill(world, 1) == {warm}, "filling brings it up to date and makes no other"
+    assert (await make(world, "later", steps_of(world))).key == warm
+
+
+async def test_a_rolled_back_address_answers_nobody_until_it_is_somebodys_again(world: World) -> None:
+    def broken(step: Step) -> Step:
+        async def run(tenant: Tenant) -> None:
+            raise ConnectionError("the power went out")
+
+        return replace(step, run=run)
+
+    undo = {"slug": "second-thought", "name": "Second-Thought", "plan": "enterprise"}
+    with pytest.raises(ConnectionError):
+        await make(
+            world,
+            "second-thought",
+            [*steps_of(world)[:2], broken(steps_of(world)[2])],
+            name=undo["name"],
+            plan=undo["plan"],
+        )
+    http = await world.http("second-thought.localhost")
+    await world.parts[Directory].refresh()
+    assert "being set up" in (await http.get("/v1/me")).json()["detail"]
+    await roll_back(world.admin, steps_of(world), **undo)
+    await world.parts[Directory].refresh()
+    assert (await http.get("/v1/me")).json()["type"].endswith("unknown-host")
+    await world.create_tenant("second-thought")
+    assert (await http.get("/v1/me")).status_code == 401

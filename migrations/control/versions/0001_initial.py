@@ -171,7 +171,8 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), server_default="1", nullable=False),
         sa.CheckConstraint("key ~ '^[a-z][a-z0-9]{0,39}$'", name=op.f("ck_tenants_key")),
         sa.CheckConstraint(
-            "state IN ('provisioning', 'active', 'suspended', 'closing', 'closed')",
+            "state IN ('preparing', 'warm', 'provisioning', 'active', 'suspended', 'closing', 'closed', "
+            "'rolling-back', 'rolled-back')",
             name=op.f("ck_tenants_state"),
         ),
         sa.CheckConstraint(
@@ -277,6 +278,7 @@ def upgrade() -> None:
         "provisioning_steps",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
         sa.Column("step", sa.Text(), nullable=False),
+        sa.Column("act", sa.Text(), nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -285,7 +287,10 @@ def upgrade() -> None:
             ["tenant_id"], ["control.tenants.id"], name=op.f("fk_provisioning_steps_tenant_id")
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_provisioning_steps")),
-        sa.UniqueConstraint("tenant_id", "step", name=op.f("uq_provisioning_steps_tenant_id_step")),
+        sa.UniqueConstraint(
+            "tenant_id", "step", "act", name=op.f("uq_provisioning_steps_tenant_id_step_act")
+        ),
+        sa.CheckConstraint("act IN ('done', 'undone')", name=op.f("ck_provisioning_steps_act")),
         schema="control",
     )
     op.create_table(
