@@ -93,7 +93,7 @@ async def _alone_with(database: AdminDatabase, scope: TenantScope) -> AsyncItera
     notices."""
     async with database.kept_connection() as connection, connection.transaction():
         await connection.execute(
-            "SELECT pg_advisory_xact_lock(hashtext('dermadetect schema'), hashtext($1))", scope.schema
+            f"SELECT pg_advisory_xact_lock(hashtext('dermadetect schema'), hashtext('{scope.schema}'))"
         )
         yield connection
 

@@ -62,8 +62,9 @@ def generate(purpose: str, tenant: Tenant, master: MasterKey) -> TenantKey:
 
 
 async def complete_keys(session: ControlSession, tenant: Tenant, master: MasterKey) -> None:
-    """Make the keys that `tenant` does not have yet."""
-    present = set(await session.scalars(select(TenantKey.purpose).where(TenantKey.tenant_id == tenant.id)))
+    """Make an active key for each purpose that `tenant` has none for."""
+    active = select(TenantKey.purpose).where(TenantKey.tenant_id == tenant.id, TenantKey.state == "active")
+    present = set(await session.scalars(active))
     for purpose in PURPOSES:
         if purpose not in present:
             session.add(await asyncio.to_thread(generate, purpose, tenant, master))

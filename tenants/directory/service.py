@@ -84,7 +84,13 @@ async def reserve_tenant(
     home_host = f"{slug}.{base_domain}"
     if predecessor is None and await session.get(Host, home_host) is not None:
         raise SlugTaken(f"{home_host!r} belonged to another tenant and is never reused; choose another slug.")
-    named = {"slug": slug, "name": name, "plan": plan, "home_host": home_host}
+    named = {
+        "slug": slug,
+        "name": name,
+        "plan": plan,
+        "home_host": home_host,
+        "epoch": await next_epoch(session),
+    }
     tenant = None if successor_of else await _claim_warm(session, schema_revision, named)
     if tenant is None:
         tenant = Tenant(key=new_key(), **named)
@@ -97,7 +103,6 @@ async def reserve_tenant(
             update(Host).where(Host.tenant_id == predecessor.id).values(tenant_id=tenant.id)
         )
         record(session, predecessor, "tenant.succeeded", by=tenant.key)
-    tenant.epoch = await next_epoch(session)
     record(session, tenant, "tenant.reserved", slug=slug, plan=plan)
     if tenant.state == "active":
         record(session, tenant, "tenant.active", warm=True)
@@ -114,7 +119,9 @@ def check_same(tenant: Tenant, name: str, plan: str) -> None:
         )
 
 
-async def _claim_warm(session: ControlSession, schema_revision: str, named: dict[str, str]) -> Tenant | None:
+async def _claim_warm(
+    session: ControlSession, schema_revision: str, named: Mapping[str, object]
+) -> Tenant | None:
     warm = select(Tenant.id).where(Tenant.state == "warm", Tenant.schema_revision == schema_revision)
     claimed: Tenant | None = await session.scalar(
         update(Tenant)

@@ -24,8 +24,10 @@ OPERATORS_ONLY = ("platform_keys",)
 
 async def create_role(connection: asyncpg.Connection, role: str) -> None:
     """Create a NOLOGIN role unless it exists. `role` is a checked identifier of ours."""
-    if not await connection.fetchval("SELECT 1 FROM pg_roles WHERE rolname = $1", role):
-        await connection.execute(f"CREATE ROLE {role} NOLOGIN")
+    await connection.execute(
+        f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') "
+        f"THEN CREATE ROLE {role} NOLOGIN; END IF; END $$"
+    )
 
 
 async def grant_switch(connection: asyncpg.Connection, role: str, login: str) -> None:
