@@ -18,6 +18,7 @@ import benchmarks.ai_proxy
 import benchmarks.background
 import benchmarks.fleet_migration
 import benchmarks.metadata
+import benchmarks.provisioning
 import benchmarks.request
 import benchmarks.session
 import benchmarks.tenancy_throughput
@@ -33,6 +34,7 @@ BENCHMARKS: Mapping[str, Callable[[], Coroutine[Any, Any, list[Result]]]] = {
     "tenancy-throughput": benchmarks.tenancy_throughput.run,
     "fleet-migration": benchmarks.fleet_migration.run,
     "background": benchmarks.background.run,
+    "provisioning": benchmarks.provisioning.run,
 }
 
 _HERE = Path(__file__).parent
