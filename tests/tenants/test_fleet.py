@@ -32,6 +32,8 @@ async def test_only_schemas_that_are_not_at_head_are_touched(fleet: Fleet) -> No
         "acme", "ALTER TABLE pools ADD note text; UPDATE alembic_version SET version_num = '0002'"
     )
     await fleet.sql("acme", "UPDATE control.tenants SET schema_revision = '0002' WHERE slug = 'acme'")
+    # One that waits in the pool is migrated as any other.
+    await fleet.sql("acme", "UPDATE control.tenants SET state = 'warm' WHERE slug = 'initech'")
     epoch = await fleet.sql("acme", "SELECT value FROM control.epoch")
     row = await fleet.sql("acme", "SELECT xmin::text FROM alembic_version")
 
