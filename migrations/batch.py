@@ -17,10 +17,9 @@ from tenants.provisioning.roles import OWNER
 COMPANY_LOCK_TIMEOUT_MS = 100  # while one tenant's lock is awaited, those already changed are locked too
 LEDGER_LOCK_TIMEOUT_MS = 10_000
 
-# The rendered SQL must meet the revision that it starts from; the directory's word alone is not enough.
-_EXPECT = """DO $$ BEGIN IF NOT EXISTS (SELECT FROM alembic_version WHERE version_num = '{}') THEN
-RAISE serialization_failure USING MESSAGE = 'the schema is at another revision than the directory says';
-END IF; END $$;"""
+# The rendered SQL must meet the revision that it starts from; the directory's word alone is not enough. Where it
+# does not, this divides by zero: a DO block that raises would cost a tenth of the migration of a small schema.
+_EXPECT = "SELECT 1 / count(*) FROM alembic_version WHERE version_num = '{}';"
 
 
 @dataclass
@@ -80,7 +79,8 @@ class Batches:
         """Change the schemas one after the other until one fails: those done, the one that failed, and why."""
         alone = len(tenants) == 1
         patience = self._lock_timeout_ms if alone else min(self._lock_timeout_ms, COMPANY_LOCK_TIMEOUT_MS)
-        await connection.execute(f"SET LOCAL lock_timeout = {patience}")
+        # Constraints that may be deferred are checked while it is known whose they are.
+        await connection.execute(f"SET LOCAL lock_timeout = {patience}; SET CONSTRAINTS ALL IMMEDIATE")
         scripts = [] if alone else [await self._script(tenant, tenant.revision) for tenant in tenants]
         try:
             if alone:
@@ -112,11 +112,7 @@ class Batches:
         if revision not in self._rendered:
             async with self._alembic:
                 self._rendered[revision] = render(self._branch, revision)
-        # Constraints that may be deferred are checked while it is known whose they are.
-        return (
-            f"{_enter(tenant)}{_EXPECT.format(revision)}\n{self._rendered[revision]}\n"
-            "SET CONSTRAINTS ALL IMMEDIATE; RELEASE SAVEPOINT tenant;"
-        )
+        return f"{_enter(tenant)}{_EXPECT.format(revision)}\n{self._rendered[revision]}\nRELEASE SAVEPOINT tenant;"
 
 
 def _enter(tenant: Leased) -> str:

@@ -28,7 +28,7 @@ from tenants.directory.service import find_tenant
 
 BATCH = 25
 BATCH_S = 0.2  # a transaction longer than this takes fewer tenants next time: they all wait for its end
-POLL_S = 0.1
+POLL_S = 0.03
 TRANSACTIONS_A_CONNECTION = 40  # a backend keeps the catalog of every schema that it has touched
 
 Stop = Literal["paused", "canary", "failures", "waves"]

@@ -73,6 +73,20 @@ async def test_one_that_fails_is_set_aside_and_the_others_go_on(fleet: Fleet) ->
     assert (done.tenants, done.quarantined) == (["clinic-5"], {})
 
 
+async def test_a_constraint_that_is_checked_at_the_end_fails_its_own_tenant(fleet: Fleet) -> None:
+    await fleet.create("abc", "acme", "globex", "initech")
+    await fleet.sql(
+        "globex", "INSERT INTO pools (id, code, name, kind) VALUES (gen_random_uuid(), 'o', 'O', 'private')"
+    )
+    fleet.revise(
+        """op.execute("ALTER TABLE pools ADD CONSTRAINT one_name UNIQUE (name) DEFERRABLE INITIALLY DEFERRED")
+    op.execute("UPDATE pools SET name = 'The pool'")"""
+    )
+    done = await fleet.migrate(workers=1)
+    assert done.tenants == ["abc", "acme", "initech"]
+    assert list(done.quarantined) == ["globex"]
+
+
 async def test_a_lock_that_is_not_given_is_tried_again_alone(fleet: Fleet) -> None:
     await fleet.create("acme", "globex", "initech", "umbrella")
     fleet.revise(ADD_COLUMN)
