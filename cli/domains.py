@@ -66,7 +66,7 @@ def verify(slug: Slug, domain: DomainName, as_json: Json = False) -> None:
     async def work() -> "Domain":
         async with admin_database(configured) as database:
             return await verify_domain(
-                database, slug, domain, configured.base_domain, text_records(configured.dns_resolvers)
+                database.control, slug, domain, configured.base_domain, text_records(configured.dns_resolvers)
             )
 
     show(asdict(run(work)), as_json=as_json)

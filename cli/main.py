@@ -15,6 +15,7 @@ from cli import (
     drift,
     lifecycle,
     migrate,
+    platform_tokens,
     portability,
     quotas,
     reference,
@@ -40,6 +41,7 @@ tenants.app.command()(portability.verify_export)
 tenants.app.command()(portability.restore)
 tenants.app.add_typer(domains.app, name="domains")
 app.add_typer(tenants.app, name="tenants")
+app.add_typer(platform_tokens.app, name="platform-tokens")
 app.add_typer(quotas.app, name="quotas")
 app.add_typer(sso.app, name="sso")
 app.add_typer(clients.app, name="clients")

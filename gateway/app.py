@@ -25,6 +25,7 @@ import clinic.reports.routes
 import gateway.health
 import tenants.audit.routes
 import tenants.plans.routes
+import tenants.platform.routes
 from auth.saml.service import SignInJail
 from auth.tokens.service import TokenVerifier
 from core.jail import Jail
@@ -40,6 +41,7 @@ from gateway.problems import problem_of, render
 from tenants.background.bells import Bells
 from tenants.directory.cache import Directory
 from tenants.plans.counter import UsageCounter
+from tenants.platform.service import PlatformAccess
 from tenants.routing import TenantRouter
 
 ROUTERS = (  # routes are tried in this order, so the busiest come first
@@ -58,6 +60,7 @@ ROUTERS = (  # routes are tried in this order, so the busiest come first
     clinic.assignments.routes.router,
     clinic.annotations.routes.router,
     clinic.reports.routes.router,
+    tenants.platform.routes.router,
 )
 
 
@@ -103,6 +106,7 @@ def create_app(parts: Parts) -> FastAPI:
         limits=parts[RateLimits],
         tokens=parts[TokenVerifier],
         counter=parts[UsageCounter],
+        platform=parts[PlatformAccess],
     )
     app.add_middleware(TenantRouter, directory=parts[Directory], settings=parts[Settings])
     app.add_middleware(BodyLimits, settings=parts[Settings])

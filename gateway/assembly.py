@@ -31,6 +31,7 @@ from tenants.background.worker import Handler, Worker
 from tenants.directory.cache import Directory
 from tenants.directory.models import Tenant
 from tenants.plans.counter import UsageCounter
+from tenants.platform.service import PlatformAccess
 from tenants.provisioning.service import Step
 
 RECURRING = {
@@ -113,6 +114,7 @@ def assemble(settings: Settings) -> Parts:
         RateLimits(settings.limits_storage.get_secret_value()),
         UsageCounter(database),
         Bells(database),
+        PlatformAccess(open_admin_database(settings) if settings.platform_api else None),
         Jail(settings.jail_workers, preload=("clinic.images.inspection", "clinic.reports.rendering")),
         Spool(settings.upload_directory, settings.upload_space_bytes),
         SignInJail(max(1, settings.jail_workers // 2), preload=("auth.saml.validation",)),
@@ -130,6 +132,7 @@ async def disassemble(parts: Parts) -> None:
     """Close what `assemble` opened, the last first, so that each still has what it needs."""
     async with AsyncExitStack() as stack:  # one that fails must not keep the others open
         stack.push_async_callback(parts[Database].close)
+        stack.push_async_callback(parts[PlatformAccess].close)
         stack.push_async_callback(parts[BlobStore].close)  # type: ignore[type-abstract]  # held under its port
         for jail in (parts[Jail], parts[SignInJail]):
             stack.callback(jail.close)

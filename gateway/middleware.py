@@ -24,12 +24,15 @@ from gateway.problems import problem_of, render
 from tenants.directory.cache import TenantRecord
 from tenants.plans.counter import UsageCounter
 from tenants.plans.errors import QuotaExceeded
+from tenants.platform.service import PlatformAccess
 from tenants.routing import ANY_HOST_PATHS
 
 log = logging.getLogger(__name__)
 access_log = logging.getLogger("dermadetect.access")
 
 MOST_COMMAS = 5_000  # in a question with photographs
+
+OPERATOR_LIMIT = per_minute(600)
 
 # What the platform's own host answers.
 PLATFORM_PATHS = ANY_HOST_PATHS | {"/openapi.json"}
@@ -147,11 +150,13 @@ class AccessGate:
         limits: RateLimits,
         tokens: TokenVerifier,
         counter: UsageCounter,
+        platform: PlatformAccess,
     ) -> None:
         self._app = app
         self._limits = limits
         self._tokens = tokens
         self._counter = counter
+        self._platform = platform
         self._address_limit = parse(settings.address_limit)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -163,7 +168,10 @@ class AccessGate:
         tenant: TenantRecord | None = scope["state"].get("tenant")
         if tenant is None:
             # Before the body is read: the platform's own host has little to say.
-            if scope["path"] not in PLATFORM_PATHS:
+            if scope["path"].startswith("/platform/v1/"):
+                context.operator = await self._platform.authenticate(_bearer_token(scope))
+                window = await self._limits.hit("operator", OPERATOR_LIMIT, context.operator.name)
+            elif scope["path"] not in PLATFORM_PATHS:
                 raise NotFound(
                     "This address belongs to a tenant's host; use the host your organisation was given."
                 )

@@ -61,7 +61,7 @@ def describe(app: FastAPI) -> None:
             problem = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
             for path, operations in made["paths"].items():
                 for operation in operations.values():
-                    if path.startswith("/v1/"):
+                    if path.startswith(("/v1/", "/platform/v1/")):
                         operation["security"] = [{"token": []}]
                     if "422" in operation["responses"]:
                         operation["responses"]["422"] = {"description": "Invalid", "content": problem}

@@ -36,6 +36,19 @@ class Principal:
 
 
 @dataclass(frozen=True, slots=True)
+class Operator:
+    """Who operates the platform over HTTP: the name of a platform token, and what it may do."""
+
+    name: str
+    scopes: frozenset[str]
+
+    @property
+    def actor(self) -> str:
+        """How the platform's audit log calls them."""
+        return f"token:{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
 class OverQuota:
     """The month's requests are used up: routes raise `problem`, those never refused call `count` and go on."""
 
@@ -53,6 +66,7 @@ class RequestContext:
     origin: str = ""  # the tenant's home origin: issuer of its tokens, never taken from the Host header
     principal: Principal | None = None
     over_quota: OverQuota | None = None
+    operator: Operator | None = None  # on the platform's own host only
 
 
 def context_of(request: Request) -> RequestContext:
@@ -100,6 +114,22 @@ def requires(scope: str, *, never_refused: bool = False) -> Any:
 
     principal.required_scope = scope  # type: ignore[attr-defined]  # tests list every route's scope
     return Depends(principal)
+
+
+def requires_operator(scope: str) -> Any:
+    """A dependency that gives the `Operator` and refuses one without `scope`. On tenants' hosts there is nothing.
+    Raises `NotFound` (404) and `Forbidden` (403)."""
+
+    async def operator(request: Request) -> Operator:
+        who = context_of(request).operator
+        if who is None:
+            raise NotFound("There is nothing at this address.")
+        if scope not in who.scopes:
+            raise Forbidden(f"This needs the scope `{scope}`, which your token does not carry.", scope=scope)
+        return who
+
+    operator.required_scope = scope  # type: ignore[attr-defined]  # tests list every route's scope
+    return Depends(operator)
 
 
 async def _tenant(request: Request) -> TenantScope:

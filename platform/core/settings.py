@@ -24,7 +24,7 @@ class Settings(BaseSettings):
     )
     admin_database_url: SecretStr | None = Field(
         None,
-        description="The operator's login: owner, CREATEROLE. Needed by `migrate` and provisioning only.",
+        description="The operator's login: owner, CREATEROLE. Needed by `migrate`, provisioning and the platform's API only.",
     )
     warm_tenants: int = Field(
         0, ge=0, le=100, description="How many tenants `dermadetect tenants warm` keeps prepared."
@@ -59,6 +59,10 @@ class Settings(BaseSettings):
     address_limit: str = Field("1200/minute", description="Requests of one client address, before sign-in.")
     trusted_proxies: str = Field(
         "", description="Comma-separated addresses whose X-Forwarded-For and X-Forwarded-Proto are believed."
+    )
+    platform_api: bool = Field(
+        False,
+        description="Serve the platform's API on the platform's host, with the operator's login.",
     )
     dns_resolvers: str = Field(
         "",

@@ -185,6 +185,18 @@ async def list_tenants(session: ControlSession, state: str | None = None) -> Seq
     return (await session.scalars(query.where(wanted))).all()
 
 
+async def page_of_tenants(
+    session: ControlSession, state: str | None, limit: int, after: UUID | None
+) -> Sequence[Tenant]:
+    """Tenants in one state, or all, newest first, from the one after the row `after` on."""
+    query = select(Tenant).order_by(Tenant.id.desc()).limit(limit)
+    if state is not None:
+        query = query.where(Tenant.state == state)
+    if after is not None:
+        query = query.where(Tenant.id < after)
+    return (await session.scalars(query)).all()
+
+
 async def move(
     session: ControlSession, tenant: Tenant, *, sources: Sequence[str], target: str, reason: str | None
 ) -> Tenant:

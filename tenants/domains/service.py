@@ -6,19 +6,22 @@ nothing at the identity provider.
 
 import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 import idna
 from sqlalchemy import select
 
 from core.clock import utcnow
-from core.database import AdminDatabase, ControlSession
+from core.database import ControlSession
 from tenants.audit.service import record
 from tenants.directory.models import Host, Tenant
 from tenants.directory.service import find_tenant, next_epoch
 from tenants.domains.errors import BadDomain, DomainNotFound, DomainNotProven, DomainTaken
 from tenants.domains.models import DomainClaim
 
+# Opens a control transaction of its own: none stays open while the network is asked.
+Transactions = Callable[[], AbstractAsyncContextManager[ControlSession]]
 # The texts published at a name; none where the name does not exist. Raises `Unavailable`.
 TextRecords = Callable[[str], Awaitable[set[str]]]
 
@@ -38,7 +41,7 @@ def normalise(domain: str, base_domain: str) -> str:
     platform's own, which are slugs'."""
     try:
         ascii_form = idna.encode(domain.strip().rstrip("."), uts46=True).decode().lower()
-    except idna.IDNAError as error:
+    except UnicodeError as error:  # idna's own errors are some
         raise BadDomain(f"{domain!r} is not a domain name: {error}.") from None
     if "." not in ascii_form or ascii_form.rpartition(".")[2].isdigit():
         raise BadDomain(f"{domain!r} is not a full domain name, such as derma.clinic.example.")
@@ -71,13 +74,13 @@ async def add_domain(session: ControlSession, slug: str, domain: str, base_domai
 
 
 async def verify_domain(
-    database: AdminDatabase, slug: str, domain: str, base_domain: str, text_records: TextRecords
+    control: Transactions, slug: str, domain: str, base_domain: str, text_records: TextRecords
 ) -> Domain:
     """Look for the record, and route the domain if it is there. Idempotent.
 
     Raises `BadDomain`, `DomainTaken`, `DomainNotFound`, `DomainNotProven`, and what `text_records` raises.
     """
-    async with database.control() as session:
+    async with control() as session:
         wanted = await add_domain(session, slug, domain, base_domain)
     if wanted.record is None:
         return wanted
@@ -86,7 +89,7 @@ async def verify_domain(
             f"Publish a TXT record at {wanted.record} with the text {wanted.challenge}; "
             "a new record can take minutes to be seen."
         )
-    async with database.control() as session:
+    async with control() as session:
         tenant = await find_tenant(session, slug, lock=True)
         epoch = await next_epoch(
             session

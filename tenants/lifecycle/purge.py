@@ -141,6 +141,10 @@ async def _drop_schema(connection: asyncpg.Connection, tenant: Tenant) -> None:
                 digest.hexdigest(),
             )
             await connection.execute(f"DROP SCHEMA {scope.schema} CASCADE")
+            # No migration looks for it any more.
+            await connection.execute(
+                "UPDATE control.tenants SET schema_revision = NULL WHERE id = $1", tenant.id
+            )
     await connection.execute(f"DROP ROLE IF EXISTS {scope.role}")
 
 
@@ -181,6 +185,5 @@ async def _certify(session: ControlSession, tenant: Tenant, sign: Sign) -> str:
         "keys": "destroyed",
     }
     deletion.certificate = await sign(session, json.dumps(told).encode())
-    tenant.schema_revision = None
     await move(session, tenant, sources=("closing",), target="closed", reason=tenant.state_reason)
     return deletion.certificate

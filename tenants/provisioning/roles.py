@@ -19,7 +19,7 @@ GATEWAY_RIGHTS = {
 }
 
 # What is not even for the gateway to read.
-OPERATORS_ONLY = ("platform_keys",)
+OPERATORS_ONLY = ("platform_keys", "platform_tokens")
 
 
 async def create_role(connection: asyncpg.Connection, role: str) -> None:

@@ -259,6 +259,22 @@ def upgrade() -> None:
         schema="control",
     )
     op.create_table(
+        "platform_tokens",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("token_hash", sa.Text(), nullable=False),
+        sa.Column("scopes", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_platform_tokens")),
+        sa.UniqueConstraint("name", name=op.f("uq_platform_tokens_name")),
+        sa.UniqueConstraint("token_hash", name=op.f("uq_platform_tokens_token_hash")),
+        schema="control",
+    )
+    op.create_table(
         "domain_claims",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
         sa.Column("domain", sa.Text(), nullable=False),
