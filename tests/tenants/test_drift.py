@@ -21,7 +21,7 @@ CHANGES = [
     ("ALTER TABLE reports DROP CONSTRAINT fk_reports_case_id", "constraint", "reports.fk_reports_case_id", "REFERENCES <tenant>.cases(id)", None),
     ("ALTER TABLE pools ADD CONSTRAINT by_hand CHECK (name <> '') NOT VALID", "constraint", "pools.by_hand", None, "NOT VALID"),
     ("GRANT SELECT ON pools TO PUBLIC", "grant", "pools to PUBLIC", None, "SELECT"),
-    ("GRANT DELETE ON audit_events TO {role}", "grant", "audit_events to <tenant>", "INSERT, SELECT", "DELETE, INSERT, SELECT"),
+    ("GRANT DELETE ON audit_events TO {role}", "grant", "audit_events to <tenant>", "SELECT", "DELETE, SELECT"),
     ("GRANT UPDATE (version_num) ON alembic_version TO {role}", "grant", "alembic_version.version_num to <tenant>", None, "UPDATE"),
     ("GRANT CREATE ON SCHEMA {role} TO {role}", "grant", "schema to <tenant>", "USAGE", "CREATE, USAGE"),
     ("ALTER SCHEMA {role} OWNER TO CURRENT_USER", "schema", "schema", "owner dermadetect_owner", "owner "),
