@@ -8,16 +8,18 @@ from tests.cli.conftest import Command
 from tests.cli.test_tenants import sql
 
 
-def test_acts_are_listed_and_exported_with_who_did_them(command: Command, acme: str) -> None:
-    command.run("quotas", "set", acme, "requests", "4711")
-    command.run("clients", "add", acme, "audited", "--name", "App", "--redirect-uri", "https://a.example/cb")
+def test_acts_are_listed_and_exported_with_who_did_them(command: Command) -> None:
+    slug = "cli-audited"
+    command.run("tenants", "create", slug, "--name", "Audited", "--plan", "standard")
+    command.run("quotas", "set", slug, "requests", "4711")
+    command.run("clients", "add", slug, "audited", "--name", "App", "--redirect-uri", "https://a.example/cb")
     [newest] = json.loads(
         command.run("audit", "list", "--action", "quota.set", "--limit", "1", "--json").stdout
     )
     assert newest["actor"] == f"cli:{getpass.getuser()}"
     assert newest["detail"] == {"metric": "requests", "limit": 4711}
     assert newest["seal"]
-    own = ("--tenant", acme, "--action", "client.registered")
+    own = ("--tenant", slug, "--action", "client.registered")
     [added, *_] = json.loads(command.run("audit", "list", *own, "--json").stdout)
     assert added["detail"] == {"client_id": "audited", "operator": f"cli:{getpass.getuser()}"}
     lines = command.run("audit", "export", *own).stdout.splitlines()

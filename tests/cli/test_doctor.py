@@ -101,11 +101,13 @@ def test_logins_that_were_swapped_are_found(command: Command) -> None:
 
 
 def test_a_tenant_that_is_behind_is_found(command: Command, acme: str) -> None:
-    sql(command, "UPDATE control.tenants SET schema_revision = '0000' WHERE slug = 'cli-acme'", "SELECT 1")
+    told = "UPDATE control.tenants SET schema_revision = '{}' WHERE slug = 'cli-acme'"
+    at = sql(command, "SELECT schema_revision FROM control.tenants WHERE slug = 'cli-acme'")
+    sql(command, told.format("0000"), "SELECT 1")
     try:
         assert "1 of" in found(command, code=1)["migrations"]["detail"]
     finally:
-        command.run("migrate")
+        sql(command, told.format(at), "SELECT 1")
 
 
 def test_every_fault_is_told_at_once(command: Command) -> None:

