@@ -1,7 +1,7 @@
 """Verbs that ask the AI Service, and what its answers do to a case.
 
 What identifies a patient is not sent: cases go under a pseudonym, complaint and history stay here, ages are whole years, and
-photographs are the copies that were freed of their metadata.
+photographs are what physicians see, freed of its metadata.
 """
 
 import base64
@@ -21,7 +21,7 @@ from clinic.cases.lifecycle import TARGET_HOURS
 from clinic.cases.models import Case
 from clinic.cases.visibility import find_case
 from clinic.images.models import Image
-from clinic.images.service import inspect, spool_base64
+from clinic.images.service import inspect, read_original, spool_base64
 from clinic.patients.models import Patient
 from core.access import Principal
 from core.ai_contract import (
@@ -222,10 +222,11 @@ async def _inspected(asking: Asking, image: AskedImage) -> AiImage:
         seen = await inspect(
             asking.jail, file, image.media_type, max_bytes=limit, max_pixels=asking.max_image_pixels
         )
+        display = seen.display or b"".join([piece async for piece in read_original(file, seen)])
     return AiImage(
         image_id=image.image_id,
-        sha256=hashlib.sha256(seen.display).hexdigest(),
-        base64=_encoded(seen.display),
+        sha256=seen.display_sha256,
+        base64=_encoded(display),
         modality=image.modality,
         view=image.view,
         body_site=image.body_site,
@@ -233,7 +234,7 @@ async def _inspected(asking: Asking, image: AskedImage) -> AiImage:
 
 
 async def _display_copy(blobs: TenantBlobs, image: Image, case_site: str | None) -> AiImage:
-    display = await (await blobs.open(f"{image.prefix}/display")).read()
+    display = await (await blobs.open(image.blob("display"))).read()
     dermoscopy = image.view == "dermoscopy"
     return AiImage(
         image_id=str(image.id),

@@ -33,12 +33,13 @@ from clinic.images.metadata import (
     read_structure,
     require_all_rows,
 )
-from core.photo_quality import measure_quality
+from core.photo_quality import ANALYSED_SIDE, least_side, measure_quality, reduce_to_analysed
 from core.spool import SealedFile
 
 MediaType = Literal["image/jpeg", "image/png"]
 
 THUMBNAIL_SIDE, DISPLAY_SIDE = 256, 2048  # longest side, in pixels
+SHOWN_ITSELF_BYTES = 2_000_000  # a longer file would be a burden to whoever looks at it
 
 _MEDIA_TYPES: dict[Kind, MediaType] = {"jpeg": "image/jpeg", "png": "image/png"}
 _FOREIGN = (  # offset, magic, name: what people upload by mistake deserves better than "unsupported"
@@ -72,8 +73,9 @@ class InspectedImage:
     `width` and `height` are in pixels as stored; `orientation` (EXIF, 1 to 8) says how to turn them upright.
     `original` is the upload without metadata, pixels bit-exact, as pieces of the upload; `size` is its length in
     bytes and `sha256` its hash (lower-case hexadecimal). `display` (longest side at most 2,048) and `thumbnail` (256)
-    are upright JPEGs in the photograph's own colour space. `captured_at` is the camera's clock, without a time
-    zone. `hints` are codes of the AI contract's image issues that need no AI: those of `core.photo_quality`.
+    are upright JPEGs in the photograph's own colour space; `display` is None where the original is such a one itself,
+    so that encoding it again would only lose. `captured_at` is the camera's clock, without a time zone. `hints` are
+    codes of the AI contract's image issues that need no AI: those of `core.photo_quality`.
     """
 
     media_type: MediaType
@@ -84,9 +86,14 @@ class InspectedImage:
     original: tuple[Piece, ...]
     size: int
     sha256: str
-    display: bytes
+    display: bytes | None
     thumbnail: bytes
     hints: tuple[str, ...]
+
+    @property
+    def display_sha256(self) -> str:
+        """Of `display`, or of the original that stands in for it."""
+        return hashlib.sha256(self.display).hexdigest() if self.display else self.sha256
 
 
 def inspect_upload(
@@ -122,8 +129,10 @@ def inspect_image(
     stripped = join(data, structure.pieces)
     if kind == "png":
         require_all_rows(stripped)
-    picture = _decode(stripped, kind)
-    display = _copy(picture, DISPLAY_SIDE, structure.orientation)
+    picture, shows_itself = _decode(stripped, kind, structure)
+    if not shows_itself:
+        picture = _copy(picture, DISPLAY_SIDE, structure.orientation)
+    small = reduce_to_analysed(picture)
     return InspectedImage(
         media_type=_MEDIA_TYPES[kind],
         width=structure.width,
@@ -133,9 +142,9 @@ def inspect_image(
         original=structure.pieces,
         size=len(stripped),
         sha256=hashlib.sha256(stripped).hexdigest(),
-        display=_jpeg(display, quality=88),
-        thumbnail=_jpeg(_copy(display, THUMBNAIL_SIDE, 1), quality=82),
-        hints=tuple(measure_quality(display, structure.width, structure.height).issues),
+        display=None if shows_itself else _jpeg(picture, quality=88),
+        thumbnail=_jpeg(_copy(small, THUMBNAIL_SIDE, 1), quality=82),
+        hints=tuple(measure_quality(small, structure.width, structure.height).issues),
     )
 
 
@@ -185,8 +194,12 @@ def _refuse_unfit(structure: Structure, max_pixels: int) -> None:
         )
 
 
-def _decode(data: bytes, kind: Kind) -> Image.Image:
-    """Decode every pixel, as greyscale or RGB on white, ICC profile attached."""
+def _decode(data: bytes, kind: Kind, structure: Structure) -> tuple[Image.Image, bool]:
+    """The picture as greyscale or RGB on white, ICC profile attached, and whether the file shows it as well as a copy.
+
+    Of a JPEG only an eighth, quarter or half is made where that suffices: the decoder reads all of the compressed
+    data even so, and finds what is damaged, since nothing but the end of a block tells where the next begins.
+    """
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise RuntimeError("Pillow was told to accept truncated images")
     try:
@@ -194,8 +207,12 @@ def _decode(data: bytes, kind: Kind) -> Image.Image:
             warnings.catch_warnings(action="ignore"),  # of sizes: they have been accepted
             Image.open(io.BytesIO(data), formats=(kind.upper(),)) as picture,
         ):
+            shows_itself = _shows_itself(picture, structure, len(data))
+            scale = least_side(ANALYSED_SIDE if shows_itself else DISPLAY_SIDE) / max(picture.size)
+            if scale < 1:
+                picture.draft(None, (max(1, int(picture.width * scale)), max(1, int(picture.height * scale))))
             picture.load()
-            return _flatten(picture)
+            return _flatten(picture), shows_itself
     except MemoryError:
         raise
     except Exception as error:  # Pillow's decoders raise whatever their parsing stumbles over
@@ -204,24 +221,39 @@ def _decode(data: bytes, kind: Kind) -> Image.Image:
         ) from error
 
 
-def _flatten(picture: Image.Image) -> Image.Image:
+def _shows_itself(picture: Image.Image, structure: Structure, size: int) -> bool:
+    return (
+        structure.plain
+        and structure.orientation == 1
+        and max(picture.size) <= DISPLAY_SIDE
+        and size <= SHOWN_ITSELF_BYTES
+        and ("icc_profile" not in picture.info or bool(_profile(picture, picture.mode)))
+    )
+
+
+def _profile(picture: Image.Image, mode: str) -> bytes:
+    """Its ICC profile, if there is one for pixels of `mode`: that of another colour space would turn them wrong
+    (ICC.1:2022, 7.2.6)."""
     profile: bytes = picture.info.get("icc_profile") or b""
+    return profile if profile[16:20] == (b"GRAY" if mode == "L" else b"RGB ") else b""
+
+
+def _flatten(picture: Image.Image) -> Image.Image:
     if picture.has_transparency_data:
         layer = picture.convert("RGBA")
         flat = Image.new("RGB", layer.size, "white")
         flat.paste(layer, mask=layer)
     else:
         flat = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
-    # A profile of another colour space than the pixels' would turn them wrong (ICC.1:2022, 7.2.6).
-    fits = profile[16:20] == (b"GRAY" if flat.mode == "L" else b"RGB ")
-    flat.info = {"icc_profile": profile} if fits else {}
+    profile = _profile(picture, flat.mode)
+    flat.info = {"icc_profile": profile} if profile else {}
     return flat
 
 
 def _copy(picture: Image.Image, side: int, orientation: int) -> Image.Image:
     scale = min(1.0, side / max(picture.size))
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    small = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    small = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=1.5)
     upright = small.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else small
     upright.info = picture.info
     return upright

@@ -41,11 +41,10 @@ _PNG_KEPT = {
 _SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 _FRAMES = {*range(0xC0, 0xD0), 0xF7} - {0xC4, 0xC8, 0xCC}  # SOFn: C0–CF but DHT, JPG and DAC; F7 is JPEG-LS
-_SHOWN_FRAMES = {
-    0xC0,
-    0xC1,
-    0xC2,
-}  # what browsers show: baseline, extended and progressive, in Huffman's code
+# What browsers show: baseline, extended and progressive, in Huffman's code.
+_SHOWN_FRAMES = {0xC0, 0xC1, 0xC2}
+# Grey, or chrominance of as many samples as luminance, or half as many across, down or both ways.
+_PLAIN_SAMPLING = {b"\x11", *(bytes((luminance, 0x11, 0x11)) for luminance in (0x11, 0x21, 0x12, 0x22))}
 _TABLES = {0xC4, 0xCC, 0xDB, 0xDC, 0xDD}  # DHT, DAC, DQT, DNL, DRI
 _MOST_PIECES = 1_000  # honest files have a dozen; what others are told of must stay short
 # Walking a file takes time for each of its parts, and decoding for each scan, so that a small file could take hours.
@@ -87,6 +86,8 @@ class Structure:
     """The camera's clock, whose time zone nobody knows."""
     pieces: tuple[Piece, ...]
     """The file without metadata; decodes to the same pixels."""
+    plain: bool
+    """A JPEG in the colours and sampling that every reader of JPEG has."""
 
 
 def strip_metadata(data: bytes, kind: Kind) -> bytes:
@@ -117,7 +118,7 @@ def _read_jpeg(data: bytes) -> Structure:
         raise ImageDamaged("The file does not start as a JPEG does. Upload the original file.")
     jfif, exif, frame = b"", b"", b""
     kept: list[Piece] = []
-    position, scans = 2, 0
+    position, scans, rgb = 2, 0, False
     for _ in range(_MOST_PARTS):
         start = position
         if data[position] != 0xFF:
@@ -156,6 +157,7 @@ def _read_jpeg(data: bytes) -> Structure:
             _keep(kept, segment)
         elif marker == _APP14 and body.startswith(b"Adobe") and len(body) >= 12:
             _keep(kept, b"\xff\xee\x00\x0e" + body[:12])  # tells RGB from YCbCr
+            rgb = rgb or not body[11]
         elif marker == _APP0 and body.startswith(b"JFIF\x00") and len(body) >= 14:
             jfif = jfif or b"\xff\xe0\x00\x10" + body[:12] + b"\x00\x00"  # without its thumbnail
         elif marker == _APP1 and body.startswith(b"Exif\x00"):
@@ -174,7 +176,8 @@ def _read_jpeg(data: bytes) -> Structure:
         payload = b"Exif\x00\x00" + _minimal_exif(orientation)
         jfif += b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
     pieces = (b"\xff\xd8" + jfif, *kept, b"\xff\xd9")
-    return Structure(width, height, bits, components == 4, False, orientation, captured_at, pieces)
+    plain = frame[7::3] in _PLAIN_SAMPLING and not rgb and frame[6::3] != b"RGB"
+    return Structure(width, height, bits, components == 4, False, orientation, captured_at, pieces, plain)
 
 
 def _keep(kept: list[Piece], piece: Piece) -> None:
@@ -227,7 +230,8 @@ def _read_png(data: bytes) -> Structure:
     orientation, captured_at = read_exif(exif)
     turned = [_png_chunk(b"eXIf", _minimal_exif(orientation))] if orientation != 1 else []
     pieces = (range(_PNG_HEADER_END), *turned, *kept)
-    return Structure(width, height, bits, False, b"acTL" in seen, orientation, captured_at, pieces)
+    animated = b"acTL" in seen
+    return Structure(width, height, bits, False, animated, orientation, captured_at, pieces, plain=False)
 
 
 def require_all_rows(png: bytes) -> None:

@@ -9,13 +9,15 @@ from sqlalchemy.orm import Mapped, mapped_column
 
 from core.models import Row, TenantBase
 
+VARIANTS = ("original", "display", "thumbnail")
+
 
 class Image(Row, TenantBase):
-    """`reserved` until its three blobs (`original`, `display`, `thumbnail` under `prefix`) are stored.
+    """`reserved` until its blobs are stored.
 
-    `size` is in bytes of the stored original, `stored_size` of all three blobs, as the storage quota counts them.
-    `sha256` is of the stored original, `upload_sha256` of the bytes as sent; width and height are of the
-    upright picture, in pixels.
+    `size` is in bytes of the stored original, `stored_size` of all its blobs, as the storage quota counts them.
+    `sha256` is of the stored original, `display_sha256` of what is displayed, which may be the same file, and
+    `upload_sha256` of the bytes as sent; width and height are of the upright picture, in pixels.
     """
 
     __tablename__ = "images"
@@ -40,6 +42,13 @@ class Image(Row, TenantBase):
     captured_at: Mapped[datetime | None]
     hints: Mapped[list[Any]]
 
+    def blob(self, variant: str) -> str:
+        """The name of the blob that has this variant."""
+        if variant == "display" and self.display_sha256 == self.sha256:
+            variant = "original"
+        return f"cases/{self.case_id}/{self.id}/{variant}"
+
     @property
-    def prefix(self) -> str:
-        return f"cases/{self.case_id}/{self.id}"
+    def blobs(self) -> set[str]:
+        """The names of all its blobs: three, or two if it displays its original."""
+        return {self.blob(variant) for variant in VARIANTS}

@@ -178,7 +178,10 @@ async def content(
     store: Annotated[BlobStore, part(BlobStore)],
     variant: Annotated[
         Variant,
-        Query(description="`display` and `thumbnail` are upright JPEGs of at most 2,048 and 256 pixels."),
+        Query(
+            description="`display` and `thumbnail` are upright JPEGs of at most 2,048 and 256 pixels; the original is displayed "
+            "itself where it is one."
+        ),
     ] = "display",
 ) -> Response:
     """Streamed, with `ETag`, `If-None-Match` and `Range`; or 307 to a link, which needs no token, works for a minute,
@@ -189,7 +192,7 @@ async def content(
     return await send_blob(
         request,
         TenantBlobs(store, principal.tenant.container),
-        f"{image.prefix}/{variant}",
+        image.blob(variant),
         # A stored photograph never changes, so its id and variant are as strong a validator as a hash.
         etag=f'"{image.id}.{variant}"',
         filename=f"{image.id}-{variant}.{suffix}",

@@ -1,12 +1,11 @@
 """Verbs on photographs.
 
-A photograph is a row and three blobs, and a crash may fall between any two of them: reserve the row → store the
+A photograph is a row and its blobs, and a crash may fall between any two of them: reserve the row → store the
 blobs → commit. The doorbell rung with the reservation has `clinic.images.sweeper` finish or undo what nobody came
 back for. No transaction is open while a blob is written or a picture decoded.
 """
 
-import hashlib
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -25,7 +24,6 @@ from clinic.images.errors import (
     TooManyImages,
 )
 from clinic.images.inspection import InspectedImage, inspect_upload
-from clinic.images.metadata import Piece
 from clinic.images.models import Image
 from clinic.images.schemas import Variant, View
 from core.access import Principal
@@ -37,7 +35,6 @@ from core.spool import SpooledFile
 from tenants.audit.service import audit
 from tenants.plans import storage
 
-VARIANTS: tuple[Variant, ...] = ("original", "display", "thumbnail")
 INSPECTION_S = 20.0
 _BASE64_PIECE = 1 << 20  # characters, a multiple of four
 
@@ -131,9 +128,7 @@ async def _reserve(
     """The photograph's row: stored, reserved by an earlier attempt and now by this one, or new."""
     # The case's lock orders attempts with the same photograph, and decides whether the case still takes one.
     await _require_changeable(session, principal, case_id, "draft", "needs_info", lock=True)
-    display_sha256 = hashlib.sha256(inspected.display).hexdigest()
-    stored_size = inspected.size + len(inspected.display) + len(inspected.thumbnail)
-    growth = stored_size
+    growth = stored_size = inspected.size + len(inspected.display or b"") + len(inspected.thumbnail)
     image = await session.scalar(
         select(Image).where(Image.case_id == case_id, Image.sha256 == inspected.sha256).with_for_update()
     )
@@ -152,7 +147,7 @@ async def _reserve(
             stored_size=stored_size,
             sha256=inspected.sha256,
             upload_sha256=upload_sha256,
-            display_sha256=display_sha256,
+            display_sha256=inspected.display_sha256,
             body_site=sent.body_site,
             view=sent.view,
             captured_at=_as_utc(inspected.captured_at),
@@ -161,7 +156,7 @@ async def _reserve(
         session.add(image)
     elif image.status == "reserved":
         growth -= image.stored_size  # another version of ours may compress differently
-        image.stored_size, image.display_sha256 = stored_size, display_sha256
+        image.stored_size, image.display_sha256 = stored_size, inspected.display_sha256
         image.version += 1  # renews `updated_at`, so that the sweeper leaves this attempt its time
     if image.status != "stored":
         await session.flush()
@@ -178,15 +173,17 @@ def _as_utc(camera_clock: datetime | None) -> datetime | None:
 async def _store(blobs: TenantBlobs, image: Image, file: SpooledFile, inspected: InspectedImage) -> None:
     async def put(variant: Variant, content: bytes | AsyncIterator[bytes], content_type: str) -> None:
         # Overwriting, since an earlier attempt may have come as far as this.
-        await blobs.put(f"{image.prefix}/{variant}", content, content_type=content_type, overwrite=True)
+        await blobs.put(image.blob(variant), content, content_type=content_type, overwrite=True)
 
-    await put("original", _content(file, inspected.original), inspected.media_type)
-    await put("display", inspected.display, "image/jpeg")
+    await put("original", read_original(file, inspected), inspected.media_type)
+    if inspected.display is not None:
+        await put("display", inspected.display, "image/jpeg")
     await put("thumbnail", inspected.thumbnail, "image/jpeg")
 
 
-async def _content(file: SpooledFile, pieces: Iterable[Piece]) -> AsyncIterator[bytes]:
-    for piece in pieces:
+async def read_original(file: SpooledFile, inspected: InspectedImage) -> AsyncIterator[bytes]:
+    """The upload in `file` without its metadata, in pieces."""
+    for piece in inspected.original:
         if isinstance(piece, bytes):
             yield piece
         else:
@@ -251,8 +248,8 @@ async def delete_image(
         await session.delete(image)
         audit(session, principal, "image.delete", image.id, case_id=str(case_id))
         await storage.add(session, -image.stored_size)
-    for variant in VARIANTS:
-        await blobs.delete(f"{image.prefix}/{variant}")
+    for name in image.blobs:
+        await blobs.delete(name)
 
 
 async def _require_changeable(

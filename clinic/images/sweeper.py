@@ -17,7 +17,6 @@ from sqlalchemy import func, select
 
 from clinic.cases.models import Case
 from clinic.images.models import Image
-from clinic.images.service import VARIANTS
 from clinic.reports.models import Report
 from core.blobs import BlobNotFound, BlobStore, TenantBlobs
 from core.clock import utcnow
@@ -125,19 +124,17 @@ async def _expected(
         after = ids[-1]
 
 
-def _names(row: Image | Report) -> list[str]:
-    if isinstance(row, Report):
-        return [row.blob]
-    return [f"{row.prefix}/{variant}" for variant in VARIANTS]
+def _names(row: Image | Report) -> set[str]:
+    return {row.blob} if isinstance(row, Report) else row.blobs
 
 
 async def _is_whole(blobs: TenantBlobs, image: Image) -> bool:
-    """Whether all three blobs are there, with the content that the row names."""
-    hashes = {"original": image.sha256, "display": image.display_sha256, "thumbnail": None}
-    for variant, wanted in hashes.items():
+    """Whether all its blobs are there, with the content that the row names."""
+    hashes = {image.blob("display"): image.display_sha256, image.blob("original"): image.sha256}
+    for name in image.blobs:
         digest = hashlib.sha256()
         try:
-            reader = await blobs.open(f"{image.prefix}/{variant}")
+            reader = await blobs.open(name)
         except BlobNotFound:
             return False
         try:
@@ -145,7 +142,7 @@ async def _is_whole(blobs: TenantBlobs, image: Image) -> bool:
                 digest.update(chunk)
         finally:
             await reader.aclose()
-        if wanted is not None and digest.hexdigest() != wanted:
+        if digest.hexdigest() != hashes.get(name, digest.hexdigest()):
             return False
     return True
 

@@ -151,7 +151,7 @@ async def _render(press: Press, material: Material, report: Report, verify_url: 
         organisation=press.tenant.name,
         identity=open_identity(scope, material.patient, data_key),
         pictures={
-            image.id: await (await blobs.open(f"{image.prefix}/display")).read() for image in material.images
+            image.id: await (await blobs.open(image.blob("display"))).read() for image in material.images
         },
         verify_url=verify_url,
     )

@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image, ImageChops, ImageStat
 
 from core.ai_contract import ImageIssue, ImageValidity, ImageValidityResponse
-from core.photo_quality import ANALYSED, PhotoQuality, measure_quality
+from core.photo_quality import PhotoQuality, measure_quality, reduce_to_analysed
 from core.problems import Invalid, TooLarge
 from reference.ai.photos import Photo
 
@@ -53,7 +53,7 @@ def measure(photo: Photo) -> tuple[PhotoQuality, float]:
     except (OSError, SyntaxError, ValueError) as error:
         raise Invalid(f"Image {photo.image_id} is not a whole JPEG or PNG.") from error
 
-    colour.thumbnail(ANALYSED, Image.Resampling.BOX)
+    colour = reduce_to_analysed(colour)
     return measure_quality(colour, width, height), _skin_share(colour)
 
 

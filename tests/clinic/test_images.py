@@ -76,6 +76,21 @@ async def test_a_photograph_is_stored_upright_and_without_metadata(clinic: Clini
         assert width < height
 
 
+async def test_a_photograph_that_needs_no_copy_is_displayed_itself(clinic: Clinic, world: World) -> None:
+    case = await empty_draft(clinic)
+    image = ok(await upload(clinic.referrer, case, photograph()), 201)
+    prefix = f"cases/{case['id']}/{image['id']}/"
+    assert await blob_names(world, prefix) == ["original", "thumbnail"]
+    path = f"/v1/cases/{case['id']}/images/{image['id']}"
+    shown = [
+        await clinic.referrer.http.get(f"{path}/content?variant={name}") for name in ("display", "original")
+    ]
+    assert shown[0].content == shown[1].content
+    assert shown[0].headers["ETag"] != shown[1].headers["ETag"]
+    assert (await clinic.referrer.http.delete(path)).status_code == 204
+    assert await blob_names(world, prefix) == []
+
+
 async def test_the_same_photograph_is_the_same_image(clinic: Clinic, world: World) -> None:
     case = await empty_draft(clinic)
     first = ok(await upload(clinic.referrer, case, sideways("a")), 201)
@@ -109,8 +124,7 @@ async def test_a_retry_finishes_what_a_crash_interrupted(clinic: Clinic, world: 
     scope = world.tenant().scope
     prefix = f"cases/{case['id']}/{image['id']}"
     # As if the process had died after the first blob.
-    for variant in ("display", "thumbnail"):
-        await store.delete(scope.container, f"{prefix}/{variant}")
+    await store.delete(scope.container, f"{prefix}/thumbnail")
     async with world.database.tenant(scope) as session:
         await session.execute(update(Image).where(Image.id == UUID(image["id"])).values(status="reserved"))
     path = f"/v1/cases/{case['id']}/images/{image['id']}"
@@ -118,7 +132,7 @@ async def test_a_retry_finishes_what_a_crash_interrupted(clinic: Clinic, world: 
     assert ok(await clinic.referrer.http.get(f"/v1/cases/{case['id']}/images"))["items"] == []
 
     assert ok(await upload(clinic.referrer, case, photograph()), 201)["id"] == image["id"]
-    assert await blob_names(world, prefix) == ["display", "original", "thumbnail"]
+    assert await blob_names(world, prefix) == ["original", "thumbnail"]
     assert (await clinic.referrer.http.get(f"{path}/content")).status_code == 200
 
 
@@ -327,6 +341,6 @@ async def test_a_photograph_whose_file_is_gone_is_404(clinic: Clinic, world: Wor
     case = await empty_draft(clinic)
     image = ok(await upload(clinic.referrer, case, photograph()), 201)
     store = world.parts[BlobStore]  # type: ignore[type-abstract]
-    await store.delete(world.tenant().scope.container, f"cases/{case['id']}/{image['id']}/display")
+    await store.delete(world.tenant().scope.container, f"cases/{case['id']}/{image['id']}/original")
     answer = await clinic.referrer.http.get(f"/v1/cases/{case['id']}/images/{image['id']}/content")
     assert answer.json()["type"].endswith(BlobNotFound.slug)

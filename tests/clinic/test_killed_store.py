@@ -21,8 +21,7 @@ import pytest
 from PIL import Image as Picture
 from sqlalchemy import select, text
 
-from clinic.images.models import Image
-from clinic.images.service import VARIANTS
+from clinic.images.models import VARIANTS, Image
 from clinic.images.sweeper import sweep_images
 from core.blobs import BlobStore, TenantBlobs
 from core.settings import Settings
@@ -224,9 +223,9 @@ async def reconciles(world: World, uploads: Uploads) -> None:
     assert {row.status for row in rows} == {"stored"}
     assert {str(row.id) for row in rows} >= {image["id"] for _, image, _ in uploads.acknowledged}
     content = {blob.name: await (await blobs.open(blob.name)).read() async for blob in blobs.list("")}
-    assert set(content) == {f"{row.prefix}/{variant}" for row in rows for variant in VARIANTS}
+    assert set(content) == {name for row in rows for name in row.blobs}
     for row in rows:
-        original, display, thumbnail = (content[f"{row.prefix}/{variant}"] for variant in VARIANTS)
+        original, display, thumbnail = (content[row.blob(variant)] for variant in VARIANTS)
         assert hashlib.sha256(original).hexdigest() == row.sha256
         assert hashlib.sha256(display).hexdigest() == row.display_sha256
         assert Picture.open(io.BytesIO(thumbnail)).size == (120, 90)

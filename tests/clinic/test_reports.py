@@ -305,11 +305,11 @@ async def test_a_failure_leaves_no_reservation_behind(clinic: Clinic, world: Wor
     physician, case = await answered(clinic)
     (image,) = ok(await physician.http.get(f"/v1/cases/{case['id']}/images"))["items"]
     store = world.parts[BlobStore]  # type: ignore[type-abstract]
-    container, name = world.tenant().scope.container, f"cases/{case['id']}/{image['id']}/display"
-    display = await (await store.open(container, name)).read()
+    container, name = world.tenant().scope.container, f"cases/{case['id']}/{image['id']}/original"
+    photograph = await (await store.open(container, name)).read()
     await store.delete(container, name)
     assert (await issue(physician, case)).status_code == 404
-    await store.put(container, name, display, content_type="image/jpeg")
+    await store.put(container, name, photograph, content_type="image/jpeg")
     ok(await issue(physician, case), 201)
 
 

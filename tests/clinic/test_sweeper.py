@@ -58,7 +58,7 @@ class Ward:
         await self.age("images", image.id, minutes)
         for variant in variants:
             await self.blobs.put(
-                f"{image.prefix}/{variant}", changed.get(variant, CONTENT[variant]), content_type="image/jpeg"
+                image.blob(variant), changed.get(variant, CONTENT[variant]), content_type="image/jpeg"
             )
         return image
 
@@ -179,7 +179,7 @@ async def test_old_blobs_without_a_row_are_removed_and_no_others(ward: Ward) -> 
     await ward.orphan("cases/what-is-this", minutes=61)
     await ward.orphan("exports/not-of-a-case", minutes=61)
     assert await sweep_images(ward.world.database, ward.store, ward.scope) == {"orphans": 5}
-    expected = sorted([*(f"{kept.prefix}/{variant}" for variant in CONTENT), report.blob, young])
+    expected = sorted([*(kept.blob(variant) for variant in CONTENT), report.blob, young])
     assert [f"cases/{name}" for name in await ward.names()] == expected
     assert await ward.names("exports/") == ["not-of-a-case"]
 
@@ -226,7 +226,7 @@ async def test_more_cases_than_fit_a_page(ward: Ward) -> None:
     ward.case_id = cases[CASES_A_PAGE - 2].id
     last = await ward.image(status="stored")
     for variant in CONTENT:
-        await ward.orphan(f"{last.prefix}/{variant}", minutes=61)
+        await ward.orphan(last.blob(variant), minutes=61)
     await ward.orphan(f"cases/{ward.case_id}-x/{new_id()}/display", minutes=61)
     counts = await sweep_images(ward.world.database, ward.store, ward.scope)
     assert counts == {"missing": len(lost), "orphans": len(lost) + 1}
