@@ -25,6 +25,7 @@ from clinic.fields import Code
 from clinic.patients.errors import PatientExists, PatientNotFound
 from clinic.physicians.errors import UnknownSpecialty
 from core.access import Principal, Session, requires
+from core.database import Database
 from core.idempotency import Idempotency, KeyInFlight, KeyReused
 from core.pagination import BadCursor, Page, Paged
 from core.parts import part
@@ -103,10 +104,12 @@ async def list_all(
     responses=responses(*SEEN),
 )
 async def read(
-    case_id: UUID, session: Session, principal: Annotated[Principal, requires("cases:read")]
+    case_id: UUID,
+    database: Annotated[Database, part(Database)],
+    principal: Annotated[Principal, requires("cases:read")],
 ) -> Response:
     """The case, and in `allowed_actions` what you may do next. Its `ETag` is the version to send as `If-Match`."""
-    case = await service.read_case(session, principal, case_id)
+    case = await service.read_case(database, principal, case_id)
     # Written as it is: having FastAPI validate it again costs more than the query's own work.
     content = CaseView.__pydantic_serializer__.to_json(case)
     return Response(content, media_type="application/json", headers={"ETag": f'"{case.version}"'})

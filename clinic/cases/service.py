@@ -1,13 +1,14 @@
 """Opening, reading and changing cases. What moves a case along is in `lifecycle.py`."""
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, Select, bindparam, select
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import Uuid
 
 from auth.keys.service import DataKey
@@ -19,9 +20,9 @@ from clinic.cases.visibility import Roles, find_case, is_mine, may_see, parties,
 from clinic.patients.models import Patient
 from clinic.patients.service import create_patient, find_patient
 from core.access import Principal
-from core.database import TenantSession
+from core.database import Database, TenantSession
 from core.versions import check_version
-from tenants.audit.service import audit, audited, reading
+from tenants.audit.service import audit, audited, read_audited
 
 _CROCKFORD = (
     "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # base 32 without I, L, O and U, which are misread or misheard
@@ -62,11 +63,6 @@ _VIEW = [_CASE[name] for name in CaseView.model_fields if name in _CASE]
 
 
 @lru_cache(maxsize=256)
-def _read(roles: Roles) -> Select[*tuple[Any, ...]]:
-    return audited(_show(roles), "case.read")
-
-
-@lru_cache(maxsize=256)
 def _show(roles: Roles) -> Select[*tuple[Any, ...]]:
     return (
         select(
@@ -80,36 +76,40 @@ def _show(roles: Roles) -> Select[*tuple[Any, ...]]:
     )
 
 
-async def read_case(session: TenantSession, principal: Principal, case_id: UUID) -> CaseView:
-    """One case, for reading, which is audited in the same statement. Raises `CaseNotFound`."""
-    return await _fetch(session, principal, case_id, _read(principal.roles), reading(session, principal))
+@lru_cache(maxsize=256)
+def _read(roles: Roles) -> SQLCompiler:
+    return audited(_show(roles), "case.read")
+
+
+async def read_case(database: Database, principal: Principal, case_id: UUID) -> CaseView:
+    """One case, for reading: the most frequent verb there is. One statement holds the row rule and audits.
+
+    Raises `CaseNotFound`.
+    """
+    found = await read_audited(
+        database, principal, _read(principal.roles), {"case_id": case_id, "subject": principal.subject}
+    )
+    return _view(principal, found)
 
 
 async def show_case(session: TenantSession, principal: Principal, case_id: UUID) -> CaseView:
     """One case as an audited act of the principal has left it. Raises `CaseNotFound`."""
-    return await _fetch(session, principal, case_id, _show(principal.roles), {})
-
-
-async def _fetch(
-    session: TenantSession,
-    principal: Principal,
-    case_id: UUID,
-    statement: Select[*tuple[Any, ...]],
-    others: dict[str, Any],
-) -> CaseView:
-    """The most frequent verb there is: one statement that holds the row rule. It goes past the ORM, and trusts the
-    types that the table's own constraints guarantee instead of validating them again."""
     # The session would load each column as an attribute of an entity; its connection knows only rows.
     connection = await session.connection()
-    result = await connection.execute(statement, {"case_id": case_id, "subject": principal.subject} | others)
-    row = result.one_or_none()
-    if row is None:
+    result = await connection.execute(
+        _show(principal.roles), {"case_id": case_id, "subject": principal.subject}
+    )
+    return _view(principal, result.mappings().one_or_none())
+
+
+def _view(principal: Principal, found: Mapping[Any, Any] | None) -> CaseView:
+    """Trusts the types that the table's own constraints guarantee instead of validating them again."""
+    if found is None:
         raise CaseNotFound("No such case, or not one you are concerned with.")
-    *fields, is_owner, is_physician, is_assignee = row
-    stands = parties(principal, is_owner, is_physician, is_assignee)
+    case = dict(found)
+    stands = parties(principal, case.pop("is_owner"), case.pop("is_physician"), case.pop("is_assignee"))
     return CaseView.model_construct(
-        **dict(zip(row._fields, fields, strict=False)),
-        allowed_actions=allowed_actions(row.status, stands, principal.scopes),
+        **case, allowed_actions=allowed_actions(case["status"], stands, principal.scopes)
     )
 
 

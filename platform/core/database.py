@@ -7,18 +7,20 @@ half a `BEGIN` must never be anybody else's transaction.
 """
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
-from sqlalchemy import event
+from sqlalchemy import ClauseElement, event
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.engine import Connection, ExceptionContext
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.sql.compiler import SQLCompiler
 
 _KEY = re.compile(r"[a-z][a-z0-9]{0,39}")
 
@@ -87,6 +89,16 @@ class ControlConnection(_Connection):
     standing = _CONTROL
 
 
+def _tenant_settings(tenant: TenantScope, statement_timeout_ms: int) -> str:
+    return (
+        f"SET LOCAL ROLE {tenant.role}; "
+        # `pg_temp` last: unless named it is searched first, before the tenant's own tables.
+        f"SET LOCAL search_path = {tenant.schema}, extensions, pg_temp; "
+        f"SET LOCAL statement_timeout = {statement_timeout_ms}; "
+        f"SET LOCAL idle_in_transaction_session_timeout = {2 * statement_timeout_ms};"
+    )
+
+
 class _TenantSyncSession(Session):
     pass
 
@@ -106,13 +118,7 @@ class TenantSession(AsyncSession):
         super().__init__(engine, expire_on_commit=False)
         self.tenant = tenant
         self.bells: set[str] = set()  # kinds of work to be done for the tenant once this is committed
-        self.sync_session.info["begin"] = (
-            f"SET LOCAL ROLE {tenant.role}; "
-            # `pg_temp` last: unless named it is searched first, before the tenant's own tables.
-            f"SET LOCAL search_path = {tenant.schema}, extensions, pg_temp; "
-            f"SET LOCAL statement_timeout = {statement_timeout_ms}; "
-            f"SET LOCAL idle_in_transaction_session_timeout = {2 * statement_timeout_ms};"
-        )
+        self.sync_session.info["begin"] = _tenant_settings(tenant, statement_timeout_ms)
 
 
 class ControlSession(AsyncSession):
@@ -180,6 +186,13 @@ def make_engine(
     return engine
 
 
+def compiled(statement: ClauseElement) -> SQLCompiler:
+    """A Core statement made ready once, for `Database.fetch`."""
+    made = statement.compile(dialect=dialect())  # type: ignore[no-untyped-call]
+    assert isinstance(made, SQLCompiler)
+    return made
+
+
 class Database:
     """The gateway's pools on one server: tenants' transactions, control transactions, and one connection that
     watches the control epoch, which must not wait for either."""
@@ -203,6 +216,36 @@ class Database:
             yield session
             await session.commit()
             self.bells.update((tenant.key, kind) for kind in session.bells)
+
+    async def fetch(
+        self, tenant: TenantScope, statement: SQLCompiler, values: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """The rows of one statement that is a transaction of `tenant` by itself, committed when this returns.
+
+        For the busiest statements: SQLAlchemy lends the driver's connection and stays out of the way, which takes
+        a third of a session's time. Values and rows are the driver's own: no JSON, no types of ours.
+        """
+        parameters = statement.construct_params(values)
+        connection = await self._tenants.raw_connection()
+        driver = connection.driver_connection
+        assert isinstance(driver, TenantConnection)
+        try:
+            driver.settings = _tenant_settings(tenant, self._statement_timeout_ms)
+            async with driver.transaction():
+                rows = await driver.fetch(
+                    statement.string, *(parameters[name] for name in statement.positiontup or ())
+                )
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise DBAPIError(
+                statement.string, None, error, hide_parameters=True, connection_invalidated=driver.is_closed()
+            ) from error
+        finally:
+            if (
+                not driver.is_closed() and driver.is_in_transaction()
+            ):  # its end was cancelled, or never confirmed
+                driver.terminate()
+            connection.close()
+        return [dict(row) for row in rows]
 
     @asynccontextmanager
     async def control(self) -> AsyncIterator[ControlSession]:

@@ -5,18 +5,18 @@ The platform's log is sealed when such a transaction commits, a tenant's by the 
 
 import getpass
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, bindparam, cast, func, insert, literal, select
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import Text, Uuid
 
 from core.access import Principal
-from core.database import ControlSession, Database, TenantScope, TenantSession
+from core.database import ControlSession, Database, TenantScope, TenantSession, compiled
 from core.ids import first_id, new_id
 from core.telemetry import current_request_id
 from tenants.audit.models import AuditEvent, PlatformEvent
@@ -71,9 +71,9 @@ def audit(
     )
 
 
-def audited(query: Select[*tuple[Any, ...]], action: str) -> Select[*tuple[Any, ...]]:
-    """`query`, whose rows have an `id`, as one statement that also appends an event about each row it finds. Its
-    parameters are those of `query` and of `reading`."""
+def audited(query: Select[*tuple[Any, ...]], action: str) -> SQLCompiler:
+    """`query`, which finds one row at most and selects its `id`, as a statement for `read_audited` that also appends
+    an event about the row, without waiting for the disk."""
     found = query.cte("found")
     seen = insert(AuditEvent.__table__).from_select(  # type: ignore[arg-type]  # a Table, which mypy cannot know
         ["id", "actor", "action", "subject", "request_id", "detail"],
@@ -83,20 +83,30 @@ def audited(query: Select[*tuple[Any, ...]], action: str) -> Select[*tuple[Any, 
             literal(action, Text()),
             found.c.id,
             bindparam("audit_request", type_=Text()),
-            literal({}, JSONB()),
+            func.jsonb_build_object(),
         ).where(func.set_config("synchronous_commit", "off", True).is_not(None)),
     )
-    return select(found).add_cte(seen.cte("seen"))
+    return compiled(select(found).add_cte(seen.cte("seen")))
 
 
-def reading(session: TenantSession, principal: Principal) -> dict[str, Any]:
-    """The parameters that a statement made by `audited` adds, for a query that finds one row at most."""
-    session.bells.add(SEAL)
-    return {
-        "audit_id": new_id(),
-        "audit_actor": principal.subject,
-        "audit_request": current_request_id(),
-    }
+async def read_audited(
+    database: Database, principal: Principal, statement: SQLCompiler, values: Mapping[str, Any]
+) -> dict[str, Any] | None:
+    """The row that a statement made by `audited` finds, if any, once the event is committed with it."""
+    rows = await database.fetch(
+        principal.tenant,
+        statement,
+        {
+            **values,
+            "audit_id": new_id(),
+            "audit_actor": principal.subject,
+            "audit_request": current_request_id(),
+        },
+    )
+    if not rows:
+        return None
+    database.bells.add((principal.tenant.key, SEAL))
+    return rows[0]
 
 
 async def seal(database: Database, tenant: TenantScope) -> None:

@@ -1,15 +1,16 @@
 """One transaction, one tenant: what a tenant session may see, and what it leaves on a pooled connection."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from core.database import Database, TenantScope, TenantSession
+from core.database import Database, TenantScope, TenantSession, compiled
 from tenants.directory.service import next_epoch
 from tests.fixtures.world import World
 
@@ -25,16 +26,32 @@ async def one_connection(world: World) -> AsyncIterator[Database]:
     await database.close()
 
 
+Ask = Callable[[Database, TenantScope, TextClause], Awaitable[Sequence[Any]]]
+
+
+async def ask_in_session(database: Database, scope: TenantScope, query: TextClause) -> Sequence[Any]:
+    async with database.tenant(scope) as session:
+        return (await session.execute(query)).one()
+
+
+async def ask_by_driver(database: Database, scope: TenantScope, query: TextClause) -> Sequence[Any]:
+    [row] = await database.fetch(scope, compiled(query), {})
+    return list(row.values())
+
+
+both_ways = pytest.mark.parametrize("ask", [ask_in_session, ask_by_driver])
+
+
 def scopes(world: World) -> tuple[TenantScope, TenantScope]:
     return world.tenant("acme").scope, world.tenant("globex").scope
 
 
+@both_ways
 async def test_role_and_path_are_the_tenants_and_public_is_in_no_path(
-    world: World, one_connection: Database
+    world: World, one_connection: Database, ask: Ask
 ) -> None:
     for scope in scopes(world) * 2:
-        async with one_connection.tenant(scope) as session:
-            user, path = (await session.execute(WHO)).one()
+        user, path = await ask(one_connection, scope, WHO)
         assert user == scope.role
         assert path == f"{scope.schema}, extensions, pg_temp"
 
@@ -86,61 +103,70 @@ async def test_audit_and_case_events_only_grow(world: World, one_connection: Dat
                 await session.execute(text(statement))
 
 
-async def test_a_failed_begin_poisons_no_later_transaction(world: World, one_connection: Database) -> None:
+@both_ways
+async def test_a_failed_begin_poisons_no_later_transaction(
+    world: World, one_connection: Database, ask: Ask
+) -> None:
     acme, globex = scopes(world)
     for scope in (acme, globex, acme):
         with pytest.raises(DBAPIError, match="does not exist"):
-            async with one_connection.tenant(TenantScope("nosuchtenant")) as session:
-                await session.execute(WHO)
-        async with one_connection.tenant(scope) as session:
-            assert (await session.execute(WHO)).one()[0] == scope.role
+            await ask(one_connection, TenantScope("nosuchtenant"), WHO)
+        assert (await ask(one_connection, scope, WHO))[0] == scope.role
 
 
-async def test_cancelled_requests_leave_nothing_behind(world: World, one_connection: Database) -> None:
+@both_ways
+async def test_cancelled_requests_leave_nothing_behind(
+    world: World, one_connection: Database, ask: Ask
+) -> None:
     acme, globex = scopes(world)
-
-    async def slow() -> None:
-        async with one_connection.tenant(acme) as session:
-            await session.execute(text("SELECT pg_sleep(5)"))
-
     for delay in (0.0, 0.001, 0.005, 0.02, 0.05):
-        task = asyncio.create_task(slow())
+        task = asyncio.ensure_future(ask(one_connection, acme, text("SELECT pg_sleep(5)")))
         await asyncio.sleep(delay)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        async with one_connection.tenant(globex) as session:
-            assert (await session.execute(WHO)).one()[0] == globex.role
+        assert (await ask(one_connection, globex, WHO))[0] == globex.role
 
 
-async def test_a_killed_backend_costs_no_later_request(world: World, one_connection: Database) -> None:
+@both_ways
+async def test_a_killed_backend_costs_no_later_request(
+    world: World, one_connection: Database, ask: Ask
+) -> None:
     acme, globex = scopes(world)
-    async with one_connection.tenant(acme) as session:
-        pid = await session.scalar(text("SELECT pg_backend_pid()"))
+    [pid] = await ask(one_connection, acme, text("SELECT pg_backend_pid()"))
     async with world.database.control() as control:
         assert await control.scalar(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
     await asyncio.sleep(0.1)  # the driver hears of it
-    async with one_connection.tenant(globex) as session:
-        assert (await session.execute(WHO)).one()[0] == globex.role
+    assert (await ask(one_connection, globex, WHO))[0] == globex.role
 
 
-async def test_the_statement_timeout_is_the_tenants(world: World) -> None:
+@both_ways
+async def test_a_backend_that_kills_itself_fails_its_own_request_alone(
+    world: World, one_connection: Database, ask: Ask
+) -> None:
+    acme, globex = scopes(world)
+    with pytest.raises(DBAPIError):
+        await ask(one_connection, acme, text("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(5)"))
+    assert (await ask(one_connection, globex, WHO))[0] == globex.role
+
+
+@both_ways
+async def test_the_statement_timeout_is_the_tenants(world: World, ask: Ask) -> None:
     assert world.settings.database_url
     database = Database(world.settings.database_url.get_secret_value(), pool_size=1, statement_timeout_ms=100)
     with pytest.raises(DBAPIError, match="statement timeout"):
-        async with database.tenant(scopes(world)[0]) as session:
-            await session.execute(text("SELECT pg_sleep(3)"))
+        await ask(database, scopes(world)[0], text("SELECT pg_sleep(3)"))
     await database.close()
 
 
-async def test_mixed_tenants_under_load_see_only_their_own(world: World) -> None:
+@both_ways
+async def test_mixed_tenants_under_load_see_only_their_own(world: World, ask: Ask) -> None:
     assert world.settings.database_url
     database = Database(world.settings.database_url.get_secret_value(), pool_size=3)
 
     async def look(scope: TenantScope) -> None:
-        async with database.tenant(scope) as session:
-            await asyncio.sleep(0)
-            assert (await session.execute(WHO)).one()[0] == scope.role
+        await asyncio.sleep(0)
+        assert (await ask(database, scope, WHO))[0] == scope.role
 
     await asyncio.gather(*(look(scopes(world)[number % 2]) for number in range(300)))
     await database.close()
@@ -202,7 +228,8 @@ async def test_a_url_may_demand_encryption(world: World, mode: str, works: bool)
         await database.close()
 
 
-async def test_a_server_that_vanished_without_a_word_is_given_up(world: World) -> None:
+@both_ways
+async def test_a_server_that_vanished_without_a_word_is_given_up(world: World, ask: Ask) -> None:
     assert world.settings.database_url
     url = urlsplit(world.settings.database_url.get_secret_value())
     silent = asyncio.Event()
@@ -228,13 +255,11 @@ async def test_a_server_that_vanished_without_a_word_is_given_up(world: World) -
     through = url._replace(netloc=f"{url.username}:{url.password}@127.0.0.1:{port}").geturl()
     database = Database(through, pool_size=1, statement_timeout_ms=100)
     try:
-        async with database.tenant(scopes(world)[0]) as session:
-            await session.execute(WHO)
+        await ask(database, scopes(world)[0], WHO)
         silent.set()
         started = asyncio.get_running_loop().time()
         with pytest.raises((TimeoutError, DBAPIError)):
-            async with database.tenant(scopes(world)[0]) as session:
-                await session.execute(WHO)
+            await ask(database, scopes(world)[0], WHO)
         assert asyncio.get_running_loop().time() - started < 12
     finally:
         for task in tasks:
