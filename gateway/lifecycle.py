@@ -34,7 +34,8 @@ LEFT_OUT = frozenset({"sessions", "login_requests", "authorization_codes", "idem
 # The names of the blobs that rows name, as `clinic.images` and `clinic.reports` make them.
 BLOB_NAMES = """
     SELECT 'cases/' || case_id || '/' || id || '/' || variant
-    FROM images CROSS JOIN unnest(ARRAY['original', 'display', 'thumbnail']) AS variant WHERE status = 'stored'
+    FROM images CROSS JOIN unnest(ARRAY['original', 'display', 'thumbnail']) AS variant
+    WHERE status = 'stored' AND (variant <> 'display' OR display_sha256 <> sha256)
     UNION ALL SELECT 'cases/' || case_id || '/reports/' || id || '.pdf' FROM reports WHERE status = 'stored'
 """
 
