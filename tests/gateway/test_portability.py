@@ -118,7 +118,7 @@ async def test_a_tenant_is_restored_beside_the_one_it_came_from(world: World, so
     assert (manifest.blobs.count, manifest.blobs.missing) == (
         7,
         0,
-    )  # two photographs in three sizes, and a report
+    )  # two photographs, which are displayed as they are, their thumbnails, and a report
     with pytest.raises(KeysLocked):
         await restore(world, bundle, "portable-copy")
     with pytest.raises(KeysLocked):
