@@ -5,12 +5,13 @@ blobs → commit. The doorbell rung with the reservation has `clinic.images.swee
 back for. No transaction is open while a blob is written or a picture decoded.
 """
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import select, text, update
 
 from clinic.cases.errors import NotYourPart
 from clinic.cases.visibility import find_case
@@ -129,12 +130,10 @@ async def _reserve(
     # The case's lock orders attempts with the same photograph, and decides whether the case still takes one.
     await _require_changeable(session, principal, case_id, "draft", "needs_info", lock=True)
     growth = stored_size = inspected.size + len(inspected.display or b"") + len(inspected.thumbnail)
-    image = await session.scalar(
-        select(Image).where(Image.case_id == case_id, Image.sha256 == inspected.sha256).with_for_update()
-    )
+    images = (await session.scalars(select(Image).where(Image.case_id == case_id).with_for_update())).all()
+    image = next((image for image in images if image.sha256 == inspected.sha256), None)
     if image is None:
-        count = await session.scalar(select(func.count()).where(Image.case_id == case_id))
-        if count is not None and count >= MAX_IMAGES:
+        if len(images) >= MAX_IMAGES:
             raise TooManyImages(f"A case has at most {MAX_IMAGES} photographs.")
         turned = inspected.orientation >= 5
         image = Image(
@@ -175,10 +174,14 @@ async def _store(blobs: TenantBlobs, image: Image, file: SpooledFile, inspected:
         # Overwriting, since an earlier attempt may have come as far as this.
         await blobs.put(image.blob(variant), content, content_type=content_type, overwrite=True)
 
-    await put("original", read_original(file, inspected), inspected.media_type)
-    if inspected.display is not None:
-        await put("display", inspected.display, "image/jpeg")
-    await put("thumbnail", inspected.thumbnail, "image/jpeg")
+    try:
+        async with asyncio.TaskGroup() as puts:
+            puts.create_task(put("original", read_original(file, inspected), inspected.media_type))
+            if inspected.display is not None:
+                puts.create_task(put("display", inspected.display, "image/jpeg"))
+            puts.create_task(put("thumbnail", inspected.thumbnail, "image/jpeg"))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
 
 
 async def read_original(file: SpooledFile, inspected: InspectedImage) -> AsyncIterator[bytes]:
@@ -192,14 +195,15 @@ async def read_original(file: SpooledFile, inspected: InspectedImage) -> AsyncIt
 
 
 async def _commit(session: TenantSession, principal: Principal, image_id: UUID) -> tuple[Image, bool]:
-    image = await session.scalar(select(Image).where(Image.id == image_id).with_for_update())
+    reserved = update(Image).where(Image.id == image_id, Image.status == "reserved")
+    image = await session.scalar(reserved.values(status="stored").returning(Image))
+    if image is not None:
+        audit(session, principal, "image.upload", image.id, case_id=str(image.case_id))
+        return image, True
+    image = await session.get(Image, image_id)
     if image is None:
         raise ImageUploadInterrupted("It was cleared away while it was being stored; send it again.")
-    finished = image.status == "reserved"
-    if finished:
-        image.status = "stored"
-        audit(session, principal, "image.upload", image.id, case_id=str(image.case_id))
-    return image, finished
+    return image, False
 
 
 async def list_images(

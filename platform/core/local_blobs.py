@@ -69,16 +69,13 @@ class LocalBlobStore:
         unfinished = path.with_name(f".{uuid4().hex}")
         etag = f'"{uuid4().hex}"'
         header = json.dumps({"content_type": content_type, "etag": etag}).encode() + b"\n"
-        # Buffered, because closing a buffered file waits for a write that a cancelled task left in its thread.
-        file = await self._io(open, unfinished, "xb", _CHUNK)
+        file = await self._io(_begin, unfinished, header)
         try:
-            await self._io(file.write, header)
             async for piece in _pieces(data):
                 await self._io(file.write, piece)
-            await self._io(_publish, file, unfinished, path, overwrite)
+            return await self._io(_publish, file, unfinished, path, name, overwrite)
         finally:
             _discard(file, unfinished)
-        return (await self._io(_describe, path, name))[0]
 
     async def open(
         self, container: str, name: str, *, offset: int = 0, length: int | None = None
@@ -178,7 +175,14 @@ def _discard(file: BinaryIO, unfinished: Path) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _publish(file: BinaryIO, unfinished: Path, path: Path, overwrite: bool) -> None:
+def _begin(unfinished: Path, header: bytes) -> BinaryIO:
+    # Buffered, because closing a buffered file waits for a write that a cancelled task left in its thread.
+    file = unfinished.open("xb", _CHUNK)
+    file.write(header)
+    return file
+
+
+def _publish(file: BinaryIO, unfinished: Path, path: Path, name: str, overwrite: bool) -> BlobInfo:
     file.flush()
     os.fsync(file.fileno())
     if overwrite:
@@ -190,6 +194,7 @@ def _publish(file: BinaryIO, unfinished: Path, path: Path, overwrite: bool) -> N
         os.fsync(directory)
     finally:
         os.close(directory)
+    return _describe(path, name)[0]
 
 
 def _describe(path: Path, name: str, keep_open: bool = False) -> tuple[BlobInfo, BinaryIO | None]:
