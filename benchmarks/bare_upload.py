@@ -1,5 +1,5 @@
-"""The baselines of the upload benchmark: FastAPI that stores a photograph in a file, with nothing around it. Where it
-is asked to, it also has Pillow decode the photograph and make a thumbnail of it, in a thread."""
+"""The baselines of the upload benchmark: FastAPI that stores a photograph in a file, unsynced, with nothing around
+it. Where it is asked to, it also has Pillow decode the photograph and make a thumbnail of it, in a thread."""
 
 import base64
 import io
