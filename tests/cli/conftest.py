@@ -74,7 +74,8 @@ def answer(url: str, process: subprocess.Popen[str], **options: Any) -> httpx.Re
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            return httpx.get(url, trust_env=False, **options)
+            # It listens before it is ready, and answers what has connected then.
+            return httpx.get(url, trust_env=False, timeout=60, **options)
         except httpx.ConnectError:
             time.sleep(0.05)
     raise AssertionError("the server did not start")
