@@ -14,7 +14,7 @@ from subprocess import DEVNULL
 
 from benchmarks.measure import Result, compare, medians
 from benchmarks.stage import Stage, open_stage
-from core.blobs import BlobStore
+from core.blobs import BlobStores
 from core.database import TenantScope
 from core.embedded_cluster import find_binaries
 from gateway.assembly import provisioning_steps
@@ -30,7 +30,7 @@ class Creations:
     def __init__(self, stage: Stage, psql: Path) -> None:
         self._stage = stage
         self._psql = psql
-        self._steps = provisioning_steps(stage.settings, stage.admin, stage.parts[BlobStore])  # type: ignore[type-abstract]
+        self._steps = provisioning_steps(stage.settings, stage.admin, stage.parts[BlobStores])
         self._numbers = count()
 
     async def by_psql(self) -> float:

@@ -21,7 +21,7 @@ from clinic.cases.schemas import NewCase
 from clinic.cases.service import create_case
 from clinic.patients.schemas import NewPatient
 from core.access import Principal
-from core.blobs import BlobStore
+from core.blobs import BlobStores
 from core.database import AdminDatabase, Database, TenantScope
 from core.embedded_postgres import EmbeddedPostgres
 from core.logins import Logins
@@ -78,7 +78,7 @@ class Stage:
         """Provision the tenant `slug` and give it a referrer with a case."""
         tenant = await provision(
             self.admin,
-            provisioning_steps(self.settings, self.admin, self.parts[BlobStore]),  # type: ignore[type-abstract]
+            provisioning_steps(self.settings, self.admin, self.parts[BlobStores]),
             slug=slug,
             name=slug.title(),
             plan="enterprise",

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import typer
@@ -59,8 +59,21 @@ async def _examine() -> list[Check]:
         ("AI Service", _ai),
         ("rate limits", _limits),
     ]
-    found = await asyncio.gather(*(_guarded(name, examine, configured) for name, examine in parts))
+    found = await asyncio.gather(
+        *(_guarded(name, examine, configured) for name, examine in parts),
+        *(_cell(name, configured) for name in configured.cells),
+    )
     return [check for checks in found for check in checks]
+
+
+async def _cell(name: str, configured: "Settings") -> "list[Check]":
+    """What a cell must have as the home must."""
+    from cli.doctor_database import admin_login, gateway_login
+
+    there = configured.model_copy(update=dict(configured.cells[name]))
+    parts = (("gateway login", gateway_login), ("operator login", admin_login), ("blob store", _blobs))
+    found = await asyncio.gather(*(_guarded(part, examine, there) for part, examine in parts))
+    return [replace(check, name=f"{name}: {check.name}") for checks in found for check in checks]
 
 
 async def _guarded(
@@ -87,9 +100,10 @@ async def _master_key(configured: "Settings") -> list[Check]:
 
 async def _blobs(configured: "Settings") -> list[Check]:
     from core.ids import new_id
-    from gateway.assembly import blob_store
+    from gateway.assembly import blob_stores
 
-    store, container = blob_store(configured), f"doctor-{new_id().hex}"
+    stores, container = blob_stores(configured), f"doctor-{new_id().hex}"
+    store = stores.at()
     try:
         await store.create_container(container)
         try:
@@ -102,7 +116,7 @@ async def _blobs(configured: "Settings") -> list[Check]:
         finally:
             await store.delete_container(container)
     finally:
-        await store.close()
+        await stores.close()
     return [Check("blob store", "ok", "written, read and deleted"), links]
 
 

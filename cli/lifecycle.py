@@ -1,4 +1,4 @@
-"""`dermadetect tenants rename`, `close`, `reopen`, `purge` and `certificate`."""
+"""`dermadetect tenants rename`, `move`, `close`, `reopen`, `purge` and `certificate`."""
 
 import re
 from datetime import timedelta
@@ -13,6 +13,7 @@ from cli.tenants import Slug, shown
 
 if TYPE_CHECKING:
     from core.database import ControlSession
+    from tenants.directory.models import Tenant
 
 
 def rename(
@@ -31,6 +32,52 @@ def rename(
 
     base = settings().base_domain
     tenant = in_control(lambda session: service.rename(session, slug, new, base))
+    show(shown(tenant), as_json=as_json, title=tenant.name)
+
+
+def move(
+    slug: Slug,
+    to_cell: Annotated[
+        str | None, typer.Option(help="Where to: a name in DERMADETECT_CELLS, or `default`.")
+    ] = None,
+    rollback: Annotated[
+        bool, typer.Option("--rollback", help="Give up a move that has not switched yet.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Move a tenant's schema and photographs to another cell, and delete them where they were.
+
+    While rows are copied its requests are answered 503. Rows and photographs are
+    compared by hash before the switch. Running it again finishes what was
+    interrupted; --rollback serves the tenant where it was.
+
+      dermadetect tenants move acme --to-cell eu-2
+      dermadetect tenants move acme --rollback
+    """
+    if (to_cell is None) != rollback:
+        raise typer.BadParameter("name --to-cell, or --rollback")
+    from gateway.assembly import blob_stores
+    from gateway.lifecycle import move_tenant
+    from tenants.moving.service import roll_back
+
+    configured = settings()
+
+    async def work() -> "Tenant":
+        stores = blob_stores(configured)
+        try:
+            async with admin_database(configured) as database:
+                with err.status(f"Moving {slug}"):
+                    if to_cell is None:
+                        return await roll_back(
+                            database, stores, slug, progress=lambda step: tell(f"✓ {step}")
+                        )
+                    return await move_tenant(
+                        configured, database, stores, slug, to_cell, progress=lambda step: tell(f"✓ {step}")
+                    )
+        finally:
+            await stores.close()
+
+    tenant = run(work)
     show(shown(tenant), as_json=as_json, title=tenant.name)
 
 
@@ -86,14 +133,14 @@ def purge(
 
       dermadetect tenants purge acme --confirm acme --certificate acme.jws
     """
-    from gateway.assembly import blob_store
+    from gateway.assembly import blob_stores
     from gateway.lifecycle import purge_tenant
     from tenants.directory.service import find_tenant
 
     configured = settings()
 
     async def work() -> str:
-        store = blob_store(configured)
+        stores = blob_stores(configured)
         try:
             async with admin_database(configured) as database:
                 async with database.control() as session:
@@ -101,10 +148,10 @@ def purge(
                         raise typer.BadParameter("it is not the tenant's slug", param_hint="--confirm")
                 with err.status(f"Purging {slug}"):
                     return await purge_tenant(
-                        configured, database, store, slug, now=now, progress=lambda step: tell(f"✓ {step}")
+                        configured, database, stores, slug, now=now, progress=lambda step: tell(f"✓ {step}")
                     )
         finally:
-            await store.close()
+            await stores.close()
 
     signed = run(work)
     if certificate:

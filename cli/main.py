@@ -34,7 +34,14 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 tenants.app.command("drift")(drift.drift)
-for verb in (lifecycle.rename, lifecycle.close, lifecycle.reopen, lifecycle.purge, lifecycle.certificate):
+for verb in (
+    lifecycle.rename,
+    lifecycle.move,
+    lifecycle.close,
+    lifecycle.reopen,
+    lifecycle.purge,
+    lifecycle.certificate,
+):
     tenants.app.command()(verb)
 tenants.app.command()(portability.export)
 tenants.app.command()(portability.verify_export)

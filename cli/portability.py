@@ -35,13 +35,13 @@ def export(
 
       dermadetect tenants export acme --to /backup/acme-2027-01
     """
-    from gateway.assembly import blob_store
+    from gateway.assembly import blob_stores
     from gateway.lifecycle import export_tenant
 
     configured, passphrase = settings(), _passphrase(passphrase_file)
 
     async def work() -> "Manifest":
-        store = blob_store(configured)
+        stores = blob_stores(configured)
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}"),
@@ -55,14 +55,14 @@ def export(
                     return await export_tenant(
                         configured,
                         database,
-                        store,
+                        stores,
                         slug,
                         to,
                         passphrase=passphrase,
                         progress=lambda what, done: bar.update(task, description=what, completed=done),
                     )
         finally:
-            await store.close()
+            await stores.close()
 
     manifest = run(work)
     show(_summary(manifest), as_json=as_json, title=manifest.tenant.name)
@@ -100,27 +100,27 @@ def restore(
 
       dermadetect tenants restore /backup/acme-2027-01 --slug acme-drill
     """
-    from gateway.assembly import blob_store
+    from gateway.assembly import blob_stores
     from gateway.lifecycle import restore_tenant
 
     configured, passphrase = settings(), _passphrase(passphrase_file)
 
     async def work() -> "Tenant":
-        store = blob_store(configured)
+        stores = blob_stores(configured)
         try:
             async with admin_database(configured) as database:
                 with err.status(f"Restoring {bundle}"):
                     return await restore_tenant(
                         configured,
                         database,
-                        store,
+                        stores,
                         bundle,
                         slug=slug,
                         passphrase=passphrase,
                         progress=lambda step: tell(f"✓ {step}"),
                     )
         finally:
-            await store.close()
+            await stores.close()
 
     tenant = run(work)
     show(shown(tenant), as_json=as_json, title=tenant.name)

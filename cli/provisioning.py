@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def provisioner(configured: "Settings") -> AsyncIterator[tuple["AdminDatabase", list["Step"]]]:
     """The operator's login and the steps that make a tenant, with the parts that the settings name."""
-    from gateway.assembly import blob_store, provisioning_steps
+    from gateway.assembly import blob_stores, provisioning_steps
 
-    store = blob_store(configured)
+    stores = blob_stores(configured)
     try:
         async with admin_database(configured) as database:
-            yield database, provisioning_steps(configured, database, store)
+            yield database, provisioning_steps(configured, database, stores)
     finally:
-        await store.close()
+        await stores.close()
 
 
 async def create_tenant(
-    configured: "Settings", slug: str, name: str, plan: str, progress: "Progress"
+    configured: "Settings", slug: str, name: str, plan: str, progress: "Progress", *, cell: str = "default"
 ) -> "Tenant":
-    """Create a tenant, or finish one."""
+    """Create a tenant in a cell, or finish one."""
     from migrations.rendering import head
     from tenants.provisioning.service import provision
 
@@ -45,6 +45,7 @@ async def create_tenant(
             plan=plan,
             base_domain=configured.base_domain,
             schema_revision=head("tenant"),
+            cell=cell,
             progress=progress,
         )
 

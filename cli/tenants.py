@@ -1,5 +1,6 @@
 """`dermadetect tenants`: create tenants and look after them."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -24,6 +25,9 @@ def create(
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Undo what an interrupted creation has left.")
     ] = False,
+    cell: Annotated[
+        str, typer.Option(help="Where its data lives: a name in DERMADETECT_CELLS, or `default`.")
+    ] = "default",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps and do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -35,7 +39,7 @@ def create(
 
       dermadetect tenants create acme --name "Acme Clinic" --plan standard
     """
-    doing, act = ("undo", roll_back_tenant) if rollback else ("create", create_tenant)
+    doing, act = ("undo", roll_back_tenant) if rollback else ("create", partial(create_tenant, cell=cell))
     if dry_run:
         steps = run(lambda: _steps(slug))
         steps = (
@@ -183,6 +187,7 @@ def shown(tenant: "Tenant") -> dict[str, Any]:
         "image_links": tenant.image_links,
         "host": tenant.home_host,
         "key": tenant.key,
+        "cell": tenant.cell,
         "schema": tenant.scope.schema,
         "container": tenant.scope.container,
         "schema_revision": tenant.schema_revision,

@@ -12,7 +12,7 @@ from core.blobs import (
     LINK_PATH,
     BlobNotFound,
     BlobReader,
-    BlobStore,
+    BlobStores,
     BlobStoreUnavailable,
     LinkRefused,
     TenantBlobs,
@@ -87,11 +87,11 @@ async def send_blob(
     | responses(LinkRefused, BlobNotFound, RangeNotSatisfiable, BlobStoreUnavailable),
 )
 async def read(
-    token: str, request: Request, tenant: Tenant, store: Annotated[BlobStore, part(BlobStore)]
+    token: str, request: Request, tenant: Tenant, stores: Annotated[BlobStores, part(BlobStores)]
 ) -> Response:
     """Public: whoever holds the link reads its one file until it expires, with `ETag` and `Range`. Only where files
     are kept in a directory; a storage account serves its own links."""
-    blobs = TenantBlobs(store, tenant.container)
+    blobs = stores.of(tenant)
     name, disposition = await blobs.follow(token)
     probe = await blobs.open(name, length=0)
     await probe.aclose()

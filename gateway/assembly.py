@@ -14,7 +14,8 @@ from clinic.ai.client import AiClient
 from clinic.ai.pipeline import run_pipeline
 from clinic.ai.service import Asking
 from clinic.images.sweeper import settle_reservations, sweep_images
-from core.blobs import BlobStore, open_blob_store
+from core.blobs import BlobStore, BlobStores, open_blob_store
+from core.cells import HOME
 from core.crypto import MasterKey
 from core.database import AdminDatabase, Database, TenantScope
 from core.idempotency import forget_old_keys
@@ -22,7 +23,7 @@ from core.jail import Jail
 from core.limits import RateLimits
 from core.parts import Parts
 from core.problems import Problem
-from core.settings import Settings
+from core.settings import Cell, Settings
 from core.spool import Spool
 from migrations.runner import create_schema, drop_schema, login_of
 from tenants.audit.service import SEAL, seal
@@ -62,6 +63,7 @@ def open_database(settings: Settings) -> Database:
     """The gateway's pools. Raises `NotConfigured`."""
     return Database(
         database_url(settings),
+        cells={name: cell.database_url.get_secret_value() for name, cell in settings.cells.items()},
         pool_size=settings.database_pool_size,
         pooler=settings.database_pooler,
         statement_timeout_ms=settings.statement_timeout_ms,
@@ -74,7 +76,17 @@ def open_admin_database(settings: Settings) -> AdminDatabase:
         raise NotConfigured(
             "Set DERMADETECT_ADMIN_DATABASE_URL to the operator's login (docs/configuration.md)."
         )
-    return AdminDatabase(settings.admin_database_url.get_secret_value())
+    lacking = [name for name, cell in settings.cells.items() if cell.admin_database_url is None]
+    if lacking:
+        raise NotConfigured(f"DERMADETECT_CELLS names no admin_database_url for {', '.join(lacking)}.")
+    return AdminDatabase(
+        settings.admin_database_url.get_secret_value(),
+        {
+            name: cell.admin_database_url.get_secret_value()
+            for name, cell in settings.cells.items()
+            if cell.admin_database_url
+        },
+    )
 
 
 def master_key(settings: Settings) -> MasterKey:
@@ -84,20 +96,25 @@ def master_key(settings: Settings) -> MasterKey:
     return MasterKey(base64.b64decode(settings.master_key.get_secret_value()))
 
 
-def blob_store(settings: Settings) -> BlobStore:
-    """Azure where it is configured, else a directory. Raises `NotConfigured`."""
+def blob_stores(settings: Settings) -> BlobStores:
+    """Each cell's store: Azure where it is configured, else a directory. Raises `NotConfigured`."""
     if not (settings.blob_directory or settings.azure_connection_string or settings.azure_account_url):
         raise NotConfigured(
             "Say where photographs are kept: DERMADETECT_AZURE_ACCOUNT_URL, "
             "DERMADETECT_AZURE_CONNECTION_STRING, or DERMADETECT_BLOB_DIRECTORY."
         )
-    return open_blob_store(
-        directory=settings.blob_directory,
-        azure_connection_string=(
-            settings.azure_connection_string.get_secret_value() if settings.azure_connection_string else None
-        ),
-        azure_account_url=str(settings.azure_account_url) if settings.azure_account_url else None,
-        azure_api_version=settings.azure_api_version,
+
+    def opened(where: Settings | Cell) -> BlobStore:
+        secret = where.azure_connection_string
+        return open_blob_store(
+            directory=where.blob_directory,
+            azure_connection_string=secret.get_secret_value() if secret else None,
+            azure_account_url=str(where.azure_account_url) if where.azure_account_url else None,
+            azure_api_version=settings.azure_api_version,
+        )
+
+    return BlobStores(
+        {HOME: opened(settings)} | {name: opened(cell) for name, cell in settings.cells.items()}
     )
 
 
@@ -105,7 +122,7 @@ def assemble(settings: Settings) -> Parts:
     """Everything a running gateway needs; nothing has connected yet. Raises `NotConfigured`."""
     database = open_database(settings)
     directory = Directory(database)
-    parts = Parts(
+    return Parts(
         settings,
         database,
         directory,
@@ -123,9 +140,8 @@ def assemble(settings: Settings) -> Parts:
             token=settings.ai_token.get_secret_value() if settings.ai_token else None,
             deadline_s=settings.ai_deadline_s,
         ),
+        blob_stores(settings),
     )
-    parts.add(blob_store(settings), as_type=BlobStore)
-    return parts
 
 
 async def disassemble(parts: Parts) -> None:
@@ -133,7 +149,7 @@ async def disassemble(parts: Parts) -> None:
     async with AsyncExitStack() as stack:  # one that fails must not keep the others open
         stack.push_async_callback(parts[Database].close)
         stack.push_async_callback(parts[PlatformAccess].close)
-        stack.push_async_callback(parts[BlobStore].close)  # type: ignore[type-abstract]  # held under its port
+        stack.push_async_callback(parts[BlobStores].close)
         for jail in (parts[Jail], parts[SignInJail]):
             stack.callback(jail.close)
         stack.push_async_callback(parts[AiClient].aclose)
@@ -143,7 +159,7 @@ async def disassemble(parts: Parts) -> None:
         stack.push_async_callback(parts[Directory].stop)
 
 
-def provisioning_steps(settings: Settings, admin: AdminDatabase, store: BlobStore) -> list[Step]:
+def provisioning_steps(settings: Settings, admin: AdminDatabase, stores: BlobStores) -> list[Step]:
     """What makes a tenant: schema and role, container, keys."""
     login = login_of(database_url(settings))
     master_key(settings)  # missed now rather than in the last step
@@ -161,8 +177,8 @@ def provisioning_steps(settings: Settings, admin: AdminDatabase, store: BlobStor
         ),
         Step(
             "container",
-            run=lambda tenant: store.create_container(tenant.scope.container),
-            undo=lambda tenant: store.delete_container(tenant.scope.container),
+            run=lambda tenant: stores.at(tenant.cell).create_container(tenant.scope.container),
+            undo=lambda tenant: stores.at(tenant.cell).delete_container(tenant.scope.container),
         ),
         Step("keys", run=partial(make_keys, settings, admin), undo=unmake_keys),
     ]
@@ -189,11 +205,11 @@ async def ask_about_cases(parts: Parts, tenant: TenantScope) -> None:
 
 def background_worker(parts: Parts) -> Worker:
     """The worker with every room's handlers."""
-    store = parts[BlobStore]  # type: ignore[type-abstract]  # a port, held under its own name
+    stores = parts[BlobStores]
     handlers: Mapping[str, Handler] = {
         SEAL: partial(seal, parts[Database]),
-        "sweep-images": partial(settle_reservations, parts[Database], store),
-        "reconcile-images": partial(sweep_images, parts[Database], store),
+        "sweep-images": partial(settle_reservations, parts[Database], stores),
+        "reconcile-images": partial(sweep_images, parts[Database], stores),
         "tidy": partial(tidy, parts[Database]),
         "ai-pipeline": partial(ask_about_cases, parts),
     }

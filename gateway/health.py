@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 from sqlalchemy import text
 
 from clinic.ai.client import AiClient
-from core.blobs import BlobStore
+from core.blobs import BlobStores
+from core.cells import HOME
 from core.database import Database
 from core.limits import RateLimits
 from core.parts import Parts
@@ -28,7 +29,8 @@ class Component(BaseModel):
 
 
 class Health(BaseModel):
-    """`down` when the gateway cannot serve (no database), `degraded` when something else is away."""
+    """`down` when the gateway cannot serve (no database), `degraded` when something else is away. Other cells than the
+    home have components of their own, such as `database eu-2`."""
 
     status: Literal["up", "degraded", "down"]
     components: dict[str, Component]
@@ -75,14 +77,18 @@ class Examiner:
 
 async def _examine(parts: Parts) -> Health:
     limits, ai = parts[RateLimits], parts[AiClient]
-    names = ("database", "blobs", "ai", "limits")
-    found = await asyncio.gather(
-        _check(_ask(parts[Database])),
-        _check(parts[BlobStore].ping()),  # type: ignore[type-abstract]  # a port, held under its own name
-        _check(ai.ping()) if ai.configured else _off(),
-        _check(limits.ping()),
-    )
-    components = dict(zip(names, found, strict=True))
+    database, stores = parts[Database], parts[BlobStores]
+    checks = {
+        "database": _check(_ask(database, HOME)),
+        "blobs": _check(stores.at(HOME).ping()),
+        "ai": _check(ai.ping()) if ai.configured else _off(),
+        "limits": _check(limits.ping()),
+    }
+    for cell in database.cells[1:]:
+        checks[f"database {cell}"] = _check(_ask(database, cell))
+        checks[f"blobs {cell}"] = _check(stores.at(cell).ping())
+    found = await asyncio.gather(*checks.values())
+    components = dict(zip(checks, found, strict=True))
     if components["limits"].status == "down":
         components["limits"].status = "degraded"  # counting goes on in process
     status: Literal["up", "degraded", "down"] = "up"
@@ -93,8 +99,8 @@ async def _examine(parts: Parts) -> Health:
     return Health(status=status, components=components)
 
 
-async def _ask(database: Database) -> None:
-    async with database.control() as session:
+async def _ask(database: Database, cell: str) -> None:
+    async with database.control(cell) as session:
         await session.execute(text("SELECT 1"))
 
 

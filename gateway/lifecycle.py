@@ -1,4 +1,5 @@
-"""A tenant carried away, brought back and destroyed: the verbs of `tenants`, with what the rooms above it keep of one."""
+"""A tenant carried away, brought back, moved and destroyed: the verbs of `tenants`, with what the rooms above it keep of
+one."""
 
 import secrets
 from collections.abc import Callable
@@ -14,7 +15,7 @@ from auth.keys.transport import check_keys, gather_keys, read_data_keys, scatter
 from auth.saml.models import SamlConnection
 from auth.saml.service import find_connection, set_connection
 from clinic.patients.resealing import reseal_patients
-from core.blobs import BlobStore
+from core.blobs import BlobStores
 from core.database import AdminDatabase, ControlSession, TenantScope
 from core.settings import Settings
 from gateway.assembly import database_url, make_keys, master_key, open_database
@@ -22,6 +23,7 @@ from migrations.rendering import head
 from migrations.runner import create_schema, login_of
 from tenants.directory.models import Tenant
 from tenants.lifecycle.purge import CERTIFICATE_TYPE, purge
+from tenants.moving.service import move
 from tenants.portability.bundle import Control, Manifest, Saml, Scrypt, passphrase_key, read_control, verify
 from tenants.portability.errors import BundleRefused
 from tenants.portability.export import Progress, export, gather_control
@@ -43,7 +45,7 @@ BLOB_NAMES = """
 async def export_tenant(
     settings: Settings,
     admin: AdminDatabase,
-    store: BlobStore,
+    stores: BlobStores,
     slug: str,
     target: Path,
     *,
@@ -65,7 +67,7 @@ async def export_tenant(
 
     return await export(
         admin,
-        store,
+        stores,
         slug,
         target,
         gather=gather,
@@ -79,7 +81,7 @@ async def export_tenant(
 async def restore_tenant(
     settings: Settings,
     admin: AdminDatabase,
-    store: BlobStore,
+    stores: BlobStores,
     bundle: Path,
     *,
     slug: str | None,
@@ -123,7 +125,7 @@ async def restore_tenant(
             admin,
             restore_steps(
                 admin,
-                store,
+                stores,
                 bundle,
                 manifest,
                 digest,
@@ -145,10 +147,29 @@ async def restore_tenant(
         await database.close()
 
 
+async def move_tenant(
+    settings: Settings,
+    admin: AdminDatabase,
+    stores: BlobStores,
+    slug: str,
+    to: str,
+    *,
+    progress: Callable[[str], None] = lambda step: None,
+) -> Tenant:
+    """`tenants.moving` with the schema that `migrations` makes."""
+
+    async def make_schema(scope: TenantScope) -> None:
+        await create_schema(admin, scope, login_of(database_url(settings)))
+
+    return await move(
+        admin, stores, slug, to, make_schema=make_schema, schema_revision=head("tenant"), progress=progress
+    )
+
+
 async def purge_tenant(
     settings: Settings,
     admin: AdminDatabase,
-    store: BlobStore,
+    stores: BlobStores,
     slug: str,
     *,
     now: bool,
@@ -164,4 +185,4 @@ async def purge_tenant(
     async def sign(session: ControlSession, told: bytes) -> str:
         return await platform.sign(session, master, told, CERTIFICATE_TYPE)
 
-    return await purge(admin, store, slug, forget=forget, sign=sign, now=now, progress=progress)
+    return await purge(admin, stores, slug, forget=forget, sign=sign, now=now, progress=progress)

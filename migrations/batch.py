@@ -1,10 +1,13 @@
 """One transaction of a fleet's migration: some tenants, each completely or not at all."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import asyncpg
 
+from core.cells import HOME
 from core.database import AdminDatabase
 from migrations import ledger
 from migrations.failures import cause_of, is_shared, may_pass, told
@@ -55,7 +58,8 @@ class Batches:
             if not leased:
                 return taken
             tenants = self._company(leased)
-            done, failed, cause = await self._bring(connection, tenants)
+            async with self._at(connection, tenants[0].scope.cell) as there:
+                done, failed, cause = await self._bring(there, tenants)
             await connection.execute(f"SET LOCAL lock_timeout = {LEDGER_LOCK_TIMEOUT_MS}")
             if failed and cause:
                 aside = await ledger.fail(connection, failed, told(cause), may_pass=may_pass(cause))
@@ -66,12 +70,24 @@ class Batches:
         return taken
 
     def _company(self, leased: list[Leased]) -> list[Leased]:
-        """Those of the leased that go together: who failed before, or needs Python, goes alone."""
+        """Those of the leased that go together, in one cell: who failed before, or needs Python, goes alone."""
 
         def sociable(tenant: Leased) -> bool:
             return not tenant.attempts and not any(r.in_python for r in after(self._branch, tenant.revision))
 
-        return [tenant for tenant in leased if sociable(tenant)] or leased[:1]
+        together = [tenant for tenant in leased if sociable(tenant)] or leased[:1]
+        return [tenant for tenant in together if tenant.scope.cell == together[0].scope.cell]
+
+    @asynccontextmanager
+    async def _at(self, connection: asyncpg.Connection, cell: str) -> AsyncIterator[asyncpg.Connection]:
+        """The connection to work on in a cell. In another than the home it is a transaction of its own, which ends before
+        the ledger's: what a crash between the two leaves is found to be done when it is taken again."""
+        if cell == HOME:
+            yield connection
+            return
+        async with self._database.kept_connection(cell) as there, there.transaction():
+            await there.execute(f"SET LOCAL ROLE {OWNER}")
+            yield there
 
     async def _bring(
         self, connection: asyncpg.Connection, tenants: list[Leased]
@@ -93,18 +109,18 @@ class Batches:
                 raise
             await connection.execute("ROLLBACK TO SAVEPOINT tenant")
             path = await connection.fetchval("SELECT current_setting('search_path')")
-            schemas = [tenant.schema for tenant in tenants]
+            schemas = [tenant.scope.schema for tenant in tenants]
             broken = schemas.index(path.partition(",")[0])
             return tenants[:broken], tenants[broken], cause
         return tenants, None, None
 
     async def _bring_alone(self, connection: asyncpg.Connection, tenant: Leased) -> None:
         await connection.execute(_enter(tenant))
-        revision = await revision_of(connection, tenant.schema)
+        revision = await revision_of(connection, tenant.scope.schema)
         lacking = after(self._branch, revision)  # none: done before, by one that was killed before it said so
         if any(each.in_python for each in lacking):
             async with self._alembic:
-                await upgrade_in_process(self._database, self._branch, tenant.schema, self._lock_timeout_ms)
+                await upgrade_in_process(self._database, self._branch, tenant.scope, self._lock_timeout_ms)
         elif lacking:
             await connection.execute(await self._script(tenant, revision))
 
@@ -117,4 +133,4 @@ class Batches:
 
 def _enter(tenant: Leased) -> str:
     # The path is set before the savepoint, so that it still tells whose turn it was after going back there.
-    return f"SET LOCAL search_path = {tenant.schema}, extensions, pg_temp; SAVEPOINT tenant;\n"
+    return f"SET LOCAL search_path = {tenant.scope.schema}, extensions, pg_temp; SAVEPOINT tenant;\n"

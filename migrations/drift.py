@@ -122,14 +122,27 @@ async def find_drift(database: AdminDatabase, slug: str | None = None, branch: B
     async with database.control() as session:
         if slug:
             await find_tenant(session, slug)
-        query = select(Tenant.slug, Tenant.key, Tenant.schema_revision).order_by(Tenant.slug)
-        query = query.where(Tenant.schema_revision.is_not(None), Tenant.state != "closed")
-        rows = await session.execute(query.where(Tenant.slug == slug) if slug else query)
-        tenants = [(name, TenantScope(key).schema, revision or "") for name, key, revision in rows]
-    drift = Drift(checked=len(tenants))
+        query = select(Tenant).order_by(Tenant.slug).where(Tenant.schema_revision.is_not(None))
+        query = query.where(Tenant.state.not_in(("closed", "moving")))
+        found = (await session.scalars(query.where(Tenant.slug == slug) if slug else query)).all()
+    drift = Drift(checked=len(found))
+    for cell in sorted({tenant.cell for tenant in found}):
+        tenants = [(t.slug, t.scope.schema, t.schema_revision or "") for t in found if t.cell == cell]
+        await _compare_cell(database, cell, tenants, branch, drift)
+    return drift
+
+
+async def _compare_cell(
+    database: AdminDatabase,
+    cell: str,
+    tenants: list[tuple[str, str, str]],
+    branch: Branch,
+    drift: Drift,
+) -> None:
+    """Compare schemas of one cell, each given with its tenant's slug and the revision that the directory says."""
     known = {revision.id for revision in history(branch)}
-    expected: dict[str, tuple[str, Objects]] = {}
-    async with database.connection() as connection:
+    expected: dict[str, tuple[str, Objects]] = {}  # by revision, in the words of the cell's server
+    async with database.connection(cell) as connection:
         await connection.execute(
             f"SET ROLE {OWNER}; SET search_path = pg_catalog, pg_temp; SET lock_timeout = {LOCK_TIMEOUT_MS}"
         )
@@ -151,11 +164,10 @@ async def find_drift(database: AdminDatabase, slug: str | None = None, branch: B
                 if measure != head(branch):
                     drift.behind[name] = measure
                 if measure not in expected:
-                    expected[measure] = await _expected(database, branch, measure)
+                    expected[measure] = await _expected(database, cell, branch, measure)
                 checksum, objects = expected[measure]
                 if sums[schema] != checksum:
                     drift.differences += _compare(name, objects, await _objects(connection, schema))
-    return drift
 
 
 async def _revisions(connection: asyncpg.Connection, schemas: Sequence[str]) -> dict[str, str]:
@@ -169,10 +181,10 @@ async def _pairs(connection: asyncpg.Connection, query: str, *arguments: Sequenc
     return {row[0]: row[1] for row in await connection.fetch(query, *arguments)}
 
 
-async def _expected(database: AdminDatabase, branch: Branch, revision: str) -> tuple[str, Objects]:
+async def _expected(database: AdminDatabase, cell: str, branch: Branch, revision: str) -> tuple[str, Objects]:
     """Checksum and objects of a schema at `revision`. Leaves nothing behind."""
     scope = TenantScope(f"scratch{secrets.token_hex(8)}")
-    async with database.connection() as connection:
+    async with database.connection(cell) as connection:
         transaction = connection.transaction()
         await transaction.start()
         try:

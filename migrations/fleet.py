@@ -98,7 +98,10 @@ async def migrate(
     Raises `TenantNotFound` for a canary, `UnknownRevision` where the control schema is a newer release's, and
     what ends the connection; what was finished before stays.
     """
-    done = Migrated(control=await migrate_control(database, gateway_login))
+    home, *others = database.cells
+    done = Migrated(control=await migrate_control(database, gateway_login, home))
+    for cell in others:
+        await migrate_control(database, gateway_login, cell)
     run = _Run(database, pace, branch, progress, done)
     await run.canaries()
     await run.waves()

@@ -5,13 +5,13 @@ from alembic import command
 from sqlalchemy import Connection, NullPool
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from core.database import AdminDatabase
+from core.database import AdminDatabase, TenantScope
 from migrations.rendering import Branch, config
 from tenants.provisioning.roles import OWNER
 
 
 async def upgrade_in_process(
-    database: AdminDatabase, branch: Branch, schema: str, lock_timeout_ms: int
+    database: AdminDatabase, branch: Branch, tenant: TenantScope, lock_timeout_ms: int
 ) -> None:
     """Bring one schema to head in a transaction of its own, revision row included. Not for two at a time in one
     process: Alembic's `op` is a global."""
@@ -21,9 +21,9 @@ async def upgrade_in_process(
         alembic.attributes["connection"] = connection
         command.upgrade(alembic, "head")
 
-    async with database.connection() as driver:
+    async with database.connection(tenant.cell) as driver:
         await driver.execute(
-            f"SET ROLE {OWNER}; SET search_path = {schema}, extensions, pg_temp; "
+            f"SET ROLE {OWNER}; SET search_path = {tenant.schema}, extensions, pg_temp; "
             f"SET lock_timeout = {lock_timeout_ms}"
         )
 

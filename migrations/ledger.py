@@ -36,10 +36,10 @@ _ENROL = (
 )
 
 _PENDING = """FROM control.tenant_migrations m JOIN control.tenants t ON t.id = m.tenant_id
-    WHERE m.state = 'pending' AND t.state <> 'closed' AND t.schema_revision = ANY($1)
+    WHERE m.state = 'pending' AND t.state NOT IN ('closed', 'moving') AND t.schema_revision = ANY($1)
     AND ($2::text[] IS NULL OR t.slug = ANY($2))"""
 
-_LEASE = f"""SELECT t.id, t.slug, t.key, t.schema_revision, m.attempts {_PENDING}
+_LEASE = f"""SELECT t.id, t.slug, t.key, t.cell, t.schema_revision, m.attempts {_PENDING}
     AND m.due_at <= now() AND NOT EXISTS (SELECT FROM control.migration_pause)
     ORDER BY m.attempts, t.slug LIMIT $3 FOR UPDATE OF m SKIP LOCKED"""
 
@@ -64,7 +64,7 @@ class Leased:
 
     id: UUID
     slug: str
-    schema: str
+    scope: TenantScope
     revision: str
     attempts: int
 
@@ -91,7 +91,7 @@ async def lease(
 ) -> list[Leased]:
     """Lock waiting tenants until this transaction ends, the untried first; none while all is paused."""
     rows = await connection.fetch(_LEASE, known, only, at_most)
-    return [Leased(r[0], r[1], TenantScope(r[2]).schema, r[3], r[4]) for r in rows]
+    return [Leased(r[0], r[1], TenantScope(r[2], r[3]), r[4], r[5]) for r in rows]
 
 
 async def finish(connection: asyncpg.Connection, tenants: Sequence[Leased], revision: str) -> None:

@@ -6,6 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 import asyncpg
 
+from core.cells import HOME
 from core.database import AdminDatabase, TenantScope
 from migrations.rendering import after, head, render, tenant_script
 from tenants.provisioning.roles import OWNER, create_role, grant_control, grant_switch, prepare_owner
@@ -33,10 +34,16 @@ def _as_owner(schema: str) -> str:
     )
 
 
-async def migrate_control(database: AdminDatabase, gateway_login: str) -> tuple[str | None, str]:
-    """Bring the control schema to head and renew the gateway's rights. Returns revisions before and after.
-    Raises `UnknownRevision` where a newer release made it."""
-    async with database.connection() as connection:
+async def migrate_control(
+    database: AdminDatabase, gateway_login: str, cell: str = HOME
+) -> tuple[str | None, str]:
+    """Bring a cell's control schema to head and renew the gateway's rights. Returns revisions before and after.
+    Raises `UnknownRevision` where a newer release made it.
+
+    All cells have the same one, though of its tables only the home's are used, and the doorbells: so there is one
+    history, and what tenants' schemas call is there with them.
+    """
+    async with database.connection(cell) as connection:
         await connection.execute("SELECT pg_advisory_lock(hashtext('dermadetect migrate control'))")
         await prepare_owner(connection)
         before = await revision_of(connection, "control")
@@ -91,7 +98,7 @@ def schema_script(scope: TenantScope) -> str:
 async def _alone_with(database: AdminDatabase, scope: TenantScope) -> AsyncIterator[asyncpg.Connection]:
     """A transaction that waits for another on the same schema: a killed command's goes on until its server process
     notices."""
-    async with database.kept_connection() as connection, connection.transaction():
+    async with database.kept_connection(scope.cell) as connection, connection.transaction():
         await connection.execute(
             f"SELECT pg_advisory_xact_lock(hashtext('dermadetect schema'), hashtext('{scope.schema}'))"
         )

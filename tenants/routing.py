@@ -12,7 +12,7 @@ from core import telemetry
 from core.access import RequestContext
 from core.settings import Settings
 from tenants.directory.cache import Directory, TenantRecord
-from tenants.directory.errors import TenantClosed, TenantSuspended, UnknownHost
+from tenants.directory.errors import TenantClosed, TenantMoving, TenantSuspended, UnknownHost
 
 # Answered on every host, since load balancers and probes do not know our names.
 ANY_HOST_PATHS = frozenset({"/healthy", "/health"})
@@ -34,6 +34,8 @@ def serve_or_refuse(record: TenantRecord) -> None:
     """Raise the problem that keeps this tenant from being served."""
     if record.state == "active":
         return
+    if record.state == "moving":
+        raise TenantMoving("Your organisation's data is being moved; try again in a moment.", retry_after=5)
     if record.state == "suspended":
         raise TenantSuspended("Your organisation's access is suspended; ask its administrator.")
     if record.state == "provisioning":

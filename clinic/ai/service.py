@@ -35,7 +35,7 @@ from core.ai_contract import (
     AiResponse,
     RedFlagsResponse,
 )
-from core.blobs import BlobStore, TenantBlobs
+from core.blobs import BlobStores, TenantBlobs
 from core.clock import utcnow
 from core.database import Database, TenantScope, TenantSession
 from core.ids import new_id
@@ -63,7 +63,7 @@ class Asking:
     database: Database
     client: AiClient
     counter: UsageCounter
-    store: BlobStore
+    stores: BlobStores
     jail: Jail
     spool: Spool
     max_image_bytes: int
@@ -79,7 +79,7 @@ class Asking:
             database=parts[Database],
             client=parts[AiClient],
             counter=parts[UsageCounter],
-            store=parts[BlobStore],  # type: ignore[type-abstract]  # a port, held under its own name
+            stores=parts[BlobStores],
             jail=parts[Jail],
             spool=parts[Spool],
             max_image_bytes=settings.max_image_bytes,
@@ -167,7 +167,7 @@ async def request_about(
 ) -> AiRequest:
     """The question as the contract has it, with the photographs. Raises `AiModelPinned`, `AiInputRejected`,
     `BlobNotFound` and `BlobStoreUnavailable`."""
-    case, blobs = subject.case, TenantBlobs(asking.store, asking.scope.container)
+    case, blobs = subject.case, asking.stores.of(asking.scope)
     model_version = asking.model_version(question.model_version)
     return AiRequest(
         request_id=request_id,

@@ -28,7 +28,7 @@ from clinic.images.errors import (
 from clinic.images.reception import REQUEST_BODY, receive_image
 from clinic.images.schemas import ImageOut, Variant, View
 from core.access import Principal, Session, requires
-from core.blobs import BlobNotFound, BlobStore, BlobStoreUnavailable, LinksUnsupported, TenantBlobs
+from core.blobs import BlobNotFound, BlobStores, BlobStoreUnavailable, LinksUnsupported
 from core.database import Database
 from core.jail import Jail
 from core.pagination import BadCursor, Page, Paged
@@ -82,7 +82,7 @@ async def upload(
     response: Response,
     principal: Annotated[Principal, requires("cases:create")],
     database: Annotated[Database, part(Database)],
-    store: Annotated[BlobStore, part(BlobStore)],
+    stores: Annotated[BlobStores, part(BlobStores)],
     jail: Annotated[Jail, part(Jail)],
     spool: Annotated[Spool, part(Spool)],
     settings: Annotated[Settings, part(Settings)],
@@ -103,7 +103,7 @@ async def upload(
         sent = await receive_image(request, file, view=view, body_site=body_site, max_bytes=max_bytes)
         image, created = await service.upload_image(
             database,
-            TenantBlobs(store, principal.tenant.container),
+            stores.of(principal.tenant),
             jail,
             principal,
             case_id,
@@ -175,7 +175,7 @@ async def content(
     request: Request,
     principal: Annotated[Principal, requires("cases:read")],
     database: Annotated[Database, part(Database)],
-    store: Annotated[BlobStore, part(BlobStore)],
+    stores: Annotated[BlobStores, part(BlobStores)],
     variant: Annotated[
         Variant,
         Query(
@@ -191,7 +191,7 @@ async def content(
     suffix = "png" if variant == "original" and image.media_type == "image/png" else "jpg"
     return await send_blob(
         request,
-        TenantBlobs(store, principal.tenant.container),
+        stores.of(principal.tenant),
         image.blob(variant),
         # A stored photograph never changes, so its id and variant are as strong a validator as a hash.
         etag=f'"{image.id}.{variant}"',
@@ -220,7 +220,7 @@ async def delete(
     image_id: UUID,
     principal: Annotated[Principal, requires("cases:create")],
     database: Annotated[Database, part(Database)],
-    store: Annotated[BlobStore, part(BlobStore)],
+    stores: Annotated[BlobStores, part(BlobStores)],
 ) -> None:
-    blobs = TenantBlobs(store, principal.tenant.container)
+    blobs = stores.of(principal.tenant)
     await service.delete_image(database, blobs, principal, case_id, image_id)

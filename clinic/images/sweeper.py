@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 from clinic.cases.models import Case
 from clinic.images.models import Image
 from clinic.reports.models import Report
-from core.blobs import BlobNotFound, BlobStore, TenantBlobs
+from core.blobs import BlobNotFound, BlobStores, TenantBlobs
 from core.clock import utcnow
 from core.database import Database, TenantScope
 from tenants.audit.service import audit
@@ -31,13 +31,13 @@ ORPHANED_AFTER = timedelta(hours=1)
 CASES_A_PAGE = 100
 
 
-async def settle_reservations(database: Database, store: BlobStore, tenant: TenantScope) -> Counter[str]:
+async def settle_reservations(database: Database, stores: BlobStores, tenant: TenantScope) -> Counter[str]:
     """Finish every photograph that was reserved over 15 minutes ago and whose blobs are all there and right; remove
     the others, and reports that were never committed (the next request makes a new one).
 
     Returns counts of `finished` and `removed`. May run twice, and beside uploads.
     """
-    blobs, counts = TenantBlobs(store, tenant.container), Counter[str]()
+    blobs, counts = stores.of(tenant), Counter[str]()
     expired = func.now() - RESERVED_FOR
     async with database.tenant(tenant) as session:
         images = await session.scalars(
@@ -73,15 +73,15 @@ async def settle_reservations(database: Database, store: BlobStore, tenant: Tena
     return counts
 
 
-async def sweep_images(database: Database, store: BlobStore, tenant: TenantScope) -> Counter[str]:
+async def sweep_images(database: Database, stores: BlobStores, tenant: TenantScope) -> Counter[str]:
     """`settle_reservations`, and then the reconciliation of the tenant's whole container.
 
     Returns counts of `finished`, `removed`, `orphans` (blobs without a row, removed when over an hour old) and
     `missing` (blobs of stored rows that are gone: logged and audited, the row stays). Memory is bounded by what
     a hundred cases have.
     """
-    counts = await settle_reservations(database, store, tenant)
-    blobs = TenantBlobs(store, tenant.container)
+    counts = await settle_reservations(database, stores, tenant)
+    blobs = stores.of(tenant)
     old = utcnow() - ORPHANED_AFTER
     listing = blobs.list("cases/")
     blob = await anext(listing, None)

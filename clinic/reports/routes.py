@@ -14,7 +14,7 @@ from clinic.reports.errors import ReportInProgress, ReportInterrupted, ReportNot
 from clinic.reports.schemas import ReportOut, ReportRequest, Verification
 from clinic.reports.verify_page import genuine_page, unknown_page
 from core.access import Principal, Session, Tenant, context_of, requires
-from core.blobs import BlobNotFound, BlobStore, BlobStoreUnavailable, LinksUnsupported, TenantBlobs
+from core.blobs import BlobNotFound, BlobStores, BlobStoreUnavailable, LinksUnsupported
 from core.database import Database
 from core.jail import Jail
 from core.limits import RateLimited, declared_limits, limiter
@@ -76,7 +76,7 @@ def _press(principal: Principal, request: Request) -> service.Press:
         tenant=tenant,
         origin=context_of(request).origin,
         database=parts[Database],
-        store=parts[BlobStore],  # type: ignore[type-abstract]  # a port, held under its own name
+        stores=parts[BlobStores],
         jail=parts[Jail],
         keys=parts[KeyRing],
     )
@@ -121,7 +121,7 @@ async def pdf(
     request: Request,
     principal: Annotated[Principal, requires("reports:read")],
     database: Annotated[Database, part(Database)],
-    store: Annotated[BlobStore, part(BlobStore)],
+    stores: Annotated[BlobStores, part(BlobStores)],
 ) -> Response:
     """Streamed, with `ETag`, `If-None-Match` and `Range`; or 307 to a link, which needs no token, works for a minute,
     and takes `Range`. That it was read is audited."""
@@ -129,7 +129,7 @@ async def pdf(
         report = await service.read_report(session, principal, report_id)
     return await send_blob(
         request,
-        TenantBlobs(store, principal.tenant.container),
+        stores.of(principal.tenant),
         report.blob,
         etag=f'"{report.sha256}"',
         filename=f"report-{report.id}.pdf",

@@ -31,7 +31,7 @@ from clinic.reports.rendering import render_report
 from clinic.reports.schemas import Verification
 from clinic.reports.wording import Locale
 from core.access import Principal
-from core.blobs import BlobStore, TenantBlobs
+from core.blobs import BlobStores
 from core.database import Database, TenantScope, TenantSession
 from core.jail import Jail, JailCrash, JailTimeout
 from tenants.audit.service import audit
@@ -55,7 +55,7 @@ class Press:
     tenant: TenantRecord
     origin: str
     database: Database
-    store: BlobStore
+    stores: BlobStores
     jail: Jail
     keys: KeyRing
 
@@ -77,7 +77,7 @@ async def issue_report(
         return report, False
     try:
         pdf = await _render(press, material, report, f"{press.origin}/verify/{token}")
-        blobs = TenantBlobs(press.store, scope.container)
+        blobs = press.stores.of(scope)
         await blobs.put(report.blob, pdf, content_type="application/pdf")
         sha256 = hashlib.sha256(pdf).hexdigest()
         statement = {
@@ -142,7 +142,7 @@ async def _reserve(
 
 async def _render(press: Press, material: Material, report: Report, verify_url: str) -> bytes:
     scope = press.tenant.scope
-    blobs = TenantBlobs(press.store, scope.container)
+    blobs = press.stores.of(scope)
     data_key = await press.keys.data_key_by_id(scope, material.patient.key_id)
     content = compose(
         material,

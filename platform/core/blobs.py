@@ -1,16 +1,19 @@
 """Where images and reports are kept: a container per tenant, behind one small port.
 
 `BlobStore` is the port; `core.local_blobs` keeps blobs in a directory (one machine), `core.azure_blobs` in a storage
-account. Rooms are only ever handed a `TenantBlobs`, which cannot name another tenant's container.
+account; each cell has one. Rooms work with a `TenantBlobs`, which cannot name another tenant's container.
 """
 
 import re
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
+from core.cells import HOME, find
+from core.database import TenantScope
 from core.problems import Conflict, Forbidden, NotFound, Problem, Unavailable
 
 LINK_S = 60  # the longest life of a link, since it outlives the right that it was given for
@@ -167,6 +170,32 @@ class TenantBlobs:
     def list(self, prefix: str = "") -> AsyncIterator[BlobInfo]:
         """See `BlobStore.list`."""
         return self._store.list(self._container, prefix)
+
+
+class BlobStores:
+    """The store of each cell."""
+
+    def __init__(self, stores: Mapping[str, BlobStore]) -> None:
+        self._stores = stores
+
+    @property
+    def cells(self) -> list[str]:
+        """The names of all cells."""
+        return list(self._stores)
+
+    def at(self, cell: str = HOME) -> BlobStore:
+        """The store of one cell. Raises `CellUnknown`."""
+        return find(self._stores, cell)
+
+    def of(self, tenant: TenantScope) -> TenantBlobs:
+        """A tenant's blobs, in the cell where it lives. Raises `CellUnknown`."""
+        return TenantBlobs(self.at(tenant.cell), tenant.container)
+
+    async def close(self) -> None:
+        """Close all stores."""
+        async with AsyncExitStack() as stack:  # one that fails must not keep the others open
+            for store in self._stores.values():
+                stack.push_async_callback(store.close)
 
 
 def check_container(name: str) -> str:

@@ -22,6 +22,8 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 
+from core.cells import HOME, find
+
 _KEY = re.compile(r"[a-z][a-z0-9]{0,39}")
 
 # Before it is told a tenant, a tenant connection sees the catalog and nothing else.
@@ -39,9 +41,11 @@ _KEPT_USES = 50
 
 @dataclass(frozen=True)
 class TenantScope:
-    """Where one tenant's data lives. `key` is opaque and never changes; all other names follow from it."""
+    """Where one tenant's data lives. `key` is opaque and never changes, and all other names follow from it; `cell` may
+    change, so a scope is asked for anew with each request or job and not kept."""
 
     key: str
+    cell: str = HOME
 
     def __post_init__(self) -> None:
         if not _KEY.fullmatch(self.key):
@@ -194,25 +198,47 @@ def compiled(statement: ClauseElement) -> SQLCompiler:
 
 
 class Database:
-    """The gateway's pools on one server: tenants' transactions, control transactions, and one connection that
-    watches the control epoch, which must not wait for either."""
+    """The gateway's pools, in each cell: tenants' transactions and control transactions; and one connection that
+    watches the control epoch, which must not wait for either. `cells` are the URLs of the other cells."""
 
     def __init__(
-        self, url: str, *, pool_size: int = 16, pooler: str = "none", statement_timeout_ms: int = 15_000
+        self,
+        url: str,
+        *,
+        cells: Mapping[str, str] = {},
+        pool_size: int = 16,
+        pooler: str = "none",
+        statement_timeout_ms: int = 15_000,
     ) -> None:
-        answer_s = statement_timeout_ms / 1000 + 5
-        self._tenants = make_engine(
-            url, TenantConnection, pool_size=pool_size, pooler=pooler, answer_s=answer_s
-        )
-        self._control = make_engine(url, ControlConnection, pool_size=max(2, pool_size // 4), pooler=pooler)
+        urls = {HOME: url, **cells}
+        self._tenants = {
+            cell: make_engine(
+                at,
+                TenantConnection,
+                pool_size=pool_size,
+                pooler=pooler,
+                answer_s=statement_timeout_ms / 1000 + 5,
+            )
+            for cell, at in urls.items()
+        }
+        self._control = {
+            cell: make_engine(at, ControlConnection, pool_size=max(2, pool_size // 4), pooler=pooler)
+            for cell, at in urls.items()
+        }
         self._watch = make_engine(url, ControlConnection, pool_size=1, pooler=pooler)
         self._statement_timeout_ms = statement_timeout_ms
         self.bells: set[tuple[str, str]] = set()  # tenant key and kind, of committed transactions
 
+    @property
+    def cells(self) -> list[str]:
+        """The names of all cells, the home first."""
+        return list(self._control)
+
     @asynccontextmanager
     async def tenant(self, tenant: TenantScope) -> AsyncIterator[TenantSession]:
         """One transaction of `tenant`: committed at the end of the block, rolled back when it raises."""
-        async with TenantSession(self._tenants, tenant, self._statement_timeout_ms) as session:
+        engine = find(self._tenants, tenant.cell)
+        async with TenantSession(engine, tenant, self._statement_timeout_ms) as session:
             yield session
             await session.commit()
             self.bells.update((tenant.key, kind) for kind in session.bells)
@@ -226,7 +252,7 @@ class Database:
         a third of a session's time. Values and rows are the driver's own: no JSON, no types of ours.
         """
         parameters = statement.construct_params(values)
-        connection = await self._tenants.raw_connection()
+        connection = await find(self._tenants, tenant.cell).raw_connection()
         driver = connection.driver_connection
         assert isinstance(driver, TenantConnection)
         try:
@@ -248,9 +274,10 @@ class Database:
         return [dict(row) for row in rows]
 
     @asynccontextmanager
-    async def control(self) -> AsyncIterator[ControlSession]:
-        """One transaction on the control tables: committed at the end, rolled back when it raises."""
-        async with ControlSession(self._control, expire_on_commit=False) as session:
+    async def control(self, cell: str = HOME) -> AsyncIterator[ControlSession]:
+        """One transaction on the control tables: committed at the end, rolled back when it raises. In another cell than
+        the home only doorbells are kept."""
+        async with ControlSession(find(self._control, cell), expire_on_commit=False) as session:
             yield session
             await session.commit()
 
@@ -263,17 +290,24 @@ class Database:
 
     async def close(self) -> None:
         """Close all pools."""
-        for engine in (self._tenants, self._control, self._watch):
+        for engine in (*self._tenants.values(), *self._control.values(), self._watch):
             await engine.dispose()
 
 
 class AdminDatabase:
-    """The operator's login: owner of the schemas, may create roles. Never part of the gateway."""
+    """The operator's login: owner of the schemas, may create roles. Never part of the gateway. `cells` are the URLs of
+    the other cells."""
 
-    def __init__(self, url: str) -> None:
-        self._url = url
+    def __init__(self, url: str, cells: Mapping[str, str] = {}) -> None:
+        self._urls = {HOME: url, **cells}
         self._engine = make_engine(url, ControlConnection, pool_size=2)
-        self._idle: list[tuple[asyncpg.Connection, int]] = []  # connections, and how often each was used
+        # Connections, and how often each was used.
+        self._idle: dict[str, list[tuple[asyncpg.Connection, int]]] = {cell: [] for cell in self._urls}
+
+    @property
+    def cells(self) -> list[str]:
+        """The names of all cells, the home first."""
+        return list(self._urls)
 
     @asynccontextmanager
     async def control(self) -> AsyncIterator[ControlSession]:
@@ -283,23 +317,24 @@ class AdminDatabase:
             await session.commit()
 
     @asynccontextmanager
-    async def connection(self) -> AsyncIterator[asyncpg.Connection]:
-        """A driver connection of its own for DDL, closed at the end: a backend that has created many schemas
+    async def connection(self, cell: str = HOME) -> AsyncIterator[asyncpg.Connection]:
+        """A driver connection of its own for DDL in a cell, closed at the end: a backend that has created many schemas
         keeps their catalog in memory."""
-        connection = await asyncpg.connect(self._url, timeout=10)
+        connection = await asyncpg.connect(find(self._urls, cell), timeout=10)
         try:
             yield connection
         finally:
             await connection.close()
 
     @asynccontextmanager
-    async def kept_connection(self) -> AsyncIterator[asyncpg.Connection]:
+    async def kept_connection(self, cell: str = HOME) -> AsyncIterator[asyncpg.Connection]:
         """The same for what is short and done often: it is used again when nothing went wrong, with nothing left on
         it, but not for ever."""
-        connection, uses = self._idle.pop() if self._idle else (None, 0)
+        idle = find(self._idle, cell)
+        connection, uses = idle.pop() if idle else (None, 0)
         if connection is None or connection.is_closed():
             # DISCARD forgets prepared statements, so the driver must not remember them.
-            connection = await asyncpg.connect(self._url, timeout=10, statement_cache_size=0)
+            connection = await asyncpg.connect(self._urls[cell], timeout=10, statement_cache_size=0)
             uses = 0
         try:
             yield connection
@@ -308,12 +343,13 @@ class AdminDatabase:
             await connection.close(timeout=10)
             raise
         if uses + 1 < _KEPT_USES:
-            self._idle.append((connection, uses + 1))
+            idle.append((connection, uses + 1))
         else:
             await connection.close()
 
     async def close(self) -> None:
         """Close all connections."""
-        while self._idle:
-            await self._idle.pop()[0].close()
+        for idle in self._idle.values():
+            while idle:
+                await idle.pop()[0].close()
         await self._engine.dispose()

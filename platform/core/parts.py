@@ -19,9 +19,9 @@ class Parts:
         for each in parts:
             self.add(each)
 
-    def add(self, each: object, as_type: type | None = None) -> None:
-        """Hold `each` under its own type, or under the port `as_type` that it implements."""
-        self._parts[as_type or type(each)] = each
+    def add(self, each: object) -> None:
+        """Hold `each` under its own type."""
+        self._parts[type(each)] = each
 
     def __getitem__(self, wanted: type[T]) -> T:
         try:

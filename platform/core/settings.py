@@ -2,11 +2,43 @@
 
 from base64 import b64decode
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, HttpUrl, SecretStr, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from core.cells import HOME
+
+
+class Cell(BaseModel):
+    """Another place for tenants' data: a database and a blob store. See `docs/configuration.md`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    database_url: SecretStr
+    admin_database_url: SecretStr | None = None
+    blob_directory: Path | None = None
+    azure_connection_string: SecretStr | None = None
+    azure_account_url: HttpUrl | None = None
+
+    @model_validator(mode="after")
+    def _has_one_store(self) -> Self:
+        if [self.blob_directory, self.azure_connection_string, self.azure_account_url].count(None) != 2:
+            raise ValueError("needs one of blob_directory, azure_connection_string and azure_account_url")
+        return self
+
+
+CellName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 
 
 class Settings(BaseSettings):
@@ -46,6 +78,11 @@ class Settings(BaseSettings):
     )
     azure_api_version: str | None = Field(
         None, description="Storage API version to speak; only emulators and old appliances need it."
+    )
+    cells: dict[CellName, Cell] = Field(
+        {},
+        description="Further places for tenants' data, in JSON by name: each has its own `database_url`, "
+        "`admin_database_url`, and one of `blob_directory`, `azure_connection_string` and `azure_account_url`.",
     )
     ai_url: HttpUrl | None = Field(None, description="Base URL of the AI Service.")
     ai_token: SecretStr | None = Field(None, description="Bearer token the AI Service expects, if any.")
@@ -98,6 +135,13 @@ class Settings(BaseSettings):
     def _is_256_bits(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(b64decode(value.get_secret_value(), validate=True)) != 32:
             raise ValueError("must be 32 bytes in base64; `openssl rand -base64 32` makes one")
+        return value
+
+    @field_validator("cells")
+    @classmethod
+    def _leaves_home_alone(cls, value: dict[str, Cell]) -> dict[str, Cell]:
+        if HOME in value:
+            raise ValueError(f"the cell {HOME!r} is what the other settings name")
         return value
 
     @property

@@ -10,7 +10,8 @@ from core.models import ControlBase, Row
 
 class Doorbell(Row, ControlBase):
     """`kind` of work is due in the tenant `tenant_key` from `due_at` on. The work itself is rows of that tenant's
-    schema; the bell only says where to look. Rung by `doorbell.ring`, in the transaction that wrote them."""
+    schema; the bell only says where to look. Rung by `doorbell.ring`, in the transaction that wrote them, and so in
+    the cell where the tenant lived then."""
 
     __tablename__ = "doorbells"
     __table_args__ = (Index("ix_doorbells_due_at", "due_at"),)

@@ -1,6 +1,7 @@
 """The background worker: leases doorbells, lets the tenant's due work be done, and rings recurring work.
 
-Any number of workers may run. A bell that a crashed worker had leased rings again when the lease ends, so every
+A bell rings in the home cell, or in the cell where the tenant's transaction rang it; the work is done where the tenant
+lives when the bell is answered. Any number of workers may run. A bell that a crashed worker had leased rings again when the lease ends, so every
 handler must be able to run twice.
 """
 
@@ -11,11 +12,12 @@ from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, 
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, bindparam, text
+from sqlalchemy import Row, bindparam, select, text
 
 from core import telemetry
 from core.clock import utcnow
 from core.database import Database, TenantScope
+from tenants.directory.models import Tenant
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,8 @@ Handler = Callable[[TenantScope], Awaitable[object]]
 
 LEASE = timedelta(minutes=5)
 MAX_BACKOFF = timedelta(hours=1)
-CONCURRENCY = 4  # bells under way at once, in each of the two lanes
+MOVING = timedelta(seconds=5)  # how long the work of a tenant that is being moved is put off
+CONCURRENCY = 4  # bells under way at once, in each of a cell's two lanes
 SCHEDULE_S = 30
 PROMPT_S, IDLE_S = 0.25, 1.0  # between two looks for bells where none was due
 
@@ -77,29 +80,41 @@ class Worker:
 
     async def run_one(self) -> bool:
         """Do the work of one due bell. Returns False when none is due."""
-        bells = await self._lease(self._handlers, 1)
-        for bell in bells:
-            await self._answer(bell)
-        return bool(bells)
+        for cell in self._database.cells:
+            for bell in await self._lease(cell, self._handlers, 1):
+                await self._answer(cell, bell)
+                return True
+        return False
 
-    async def _lease(self, kinds: Collection[str], most: int) -> Sequence[Row[Any]]:
-        async with self._database.control() as session:
+    async def _lease(self, cell: str, kinds: Collection[str], most: int) -> Sequence[Row[Any]]:
+        async with self._database.control(cell) as session:
             return (await session.execute(_LEASE, {"kinds": list(kinds), "most": most})).all()
 
-    async def _answer(self, bell: Row[Any]) -> None:
+    async def _answer(self, cell: str, bell: Row[Any]) -> None:
         telemetry.bind(tenant=bell.tenant_key)
         lease = {"id": bell.id, "attempts": bell.attempts}
+        tenant = await self._find(bell.tenant_key)
+        if tenant is None:
+            async with self._database.control(cell) as session:
+                await session.execute(_LATER, lease | {"wait": MOVING})
+            return
         try:
             async with asyncio.timeout(LEASE.total_seconds() * 0.9):
-                await self._handlers[bell.kind](TenantScope(bell.tenant_key))
+                await self._handlers[bell.kind](tenant)
         except Exception:  # whatever the work raised, it is tried again later and the worker goes on
             wait = min(MAX_BACKOFF, timedelta(seconds=5 * 2 ** min(bell.attempts, 10)))
             log.exception("background work failed", extra={"kind": bell.kind, "attempt": bell.attempts})
-            async with self._database.control() as session:
+            async with self._database.control(cell) as session:
                 await session.execute(_LATER, lease | {"wait": wait})
         else:
-            async with self._database.control() as session:
+            async with self._database.control(cell) as session:
                 await session.execute(_DONE, lease)
+
+    async def _find(self, key: str) -> TenantScope | None:
+        """Where the tenant lives; None while it is being moved."""
+        async with self._database.control() as session:
+            tenant = await session.scalar(select(Tenant).where(Tenant.key == key, Tenant.state != "moving"))
+        return tenant.scope if tenant else None
 
     async def schedule(self, now: datetime | None = None) -> list[str]:
         """Ring the recurring work whose time slot nobody has taken yet. Returns the kinds rung."""
@@ -122,9 +137,10 @@ class Worker:
         others', nor any work what is prompt. A database that is away is waited for."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._schedule_now_and_then(stop))
-            group.create_task(self._work(stop, self._handlers.keys() - self._prompt, IDLE_S))
-            if self._prompt:
-                group.create_task(self._work(stop, self._prompt, PROMPT_S))
+            for cell in self._database.cells:  # one that is away does not hold up the others
+                group.create_task(self._work(stop, cell, self._handlers.keys() - self._prompt, IDLE_S))
+                if self._prompt:
+                    group.create_task(self._work(stop, cell, self._prompt, PROMPT_S))
 
     async def _schedule_now_and_then(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -132,24 +148,24 @@ class Worker:
                 await self.schedule()
             await _pause(stop, SCHEDULE_S)
 
-    async def _work(self, stop: asyncio.Event, kinds: Collection[str], idle_s: float) -> None:
+    async def _work(self, stop: asyncio.Event, cell: str, kinds: Collection[str], idle_s: float) -> None:
         """Only this looks for bells, however many are under way: an idle lane is one statement a look."""
         async with asyncio.TaskGroup() as group:
             under_way: set[asyncio.Task[None]] = set()
             while not stop.is_set():
                 bells: Sequence[Row[Any]] = ()
                 with _told():
-                    bells = await self._lease(kinds, CONCURRENCY - len(under_way))
-                under_way |= {group.create_task(self._told_answer(bell)) for bell in bells}
+                    bells = await self._lease(cell, kinds, CONCURRENCY - len(under_way))
+                under_way |= {group.create_task(self._told_answer(cell, bell)) for bell in bells}
                 if len(under_way) == CONCURRENCY:
                     await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
                 elif not bells:
                     await _pause(stop, idle_s)
                 under_way = {task for task in under_way if not task.done()}
 
-    async def _told_answer(self, bell: Row[Any]) -> None:
+    async def _told_answer(self, cell: str, bell: Row[Any]) -> None:
         with _told():
-            await self._answer(bell)
+            await self._answer(cell, bell)
 
 
 @contextlib.contextmanager

@@ -29,6 +29,7 @@ _TENANTS = select(
     Tenant.slug,
     Tenant.name,
     Tenant.state,
+    Tenant.cell,
     Tenant.home_host,
     Tenant.plan,
     Tenant.ai_model,
@@ -137,7 +138,7 @@ class Directory:
                             self._by_host.pop(host, None)
                     for tenant in changed:
                         record = TenantRecord(
-                            scope=TenantScope(tenant.key),
+                            scope=TenantScope(tenant.key, tenant.cell),
                             slug=tenant.slug,
                             name=tenant.name,
                             state=tenant.state,

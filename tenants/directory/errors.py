@@ -1,6 +1,6 @@
 """What can go wrong between a host name and a tenant."""
 
-from core.problems import Conflict, Invalid, NotFound, Problem
+from core.problems import Conflict, Invalid, NotFound, Problem, Unavailable
 
 
 class UnknownHost(NotFound):
@@ -9,6 +9,10 @@ class UnknownHost(NotFound):
 
 class TenantNotFound(NotFound):
     slug, title = "tenant-not-found", "No such tenant"
+
+
+class TenantMoving(Unavailable):
+    slug, title = "tenant-moving", "This tenant's data is being moved"
 
 
 class TenantSuspended(Problem):

@@ -11,7 +11,7 @@ from core.models import ControlBase, Row
 
 STATES = (
     *("preparing", "warm"),  # in the pool of prepared tenants, nobody's yet
-    *("provisioning", "active", "suspended", "closing", "closed"),
+    *("provisioning", "active", "moving", "suspended", "closing", "closed"),
     *(
         "rolling-back",
         "rolled-back",
@@ -53,7 +53,7 @@ class Tenant(Row, ControlBase):
 
     @property
     def scope(self) -> TenantScope:
-        return TenantScope(self.key)
+        return TenantScope(self.key, self.cell)
 
 
 class Host(ControlBase):

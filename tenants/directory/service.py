@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import delete, select, update
 
+from core.cells import HOME
 from core.database import ControlSession
 from tenants.audit.service import record
 from tenants.directory.errors import BadSlug, SlugTaken, TenantNotFound, WrongState
@@ -55,6 +56,7 @@ async def reserve_tenant(
     plan: str,
     base_domain: str,
     schema_revision: str,
+    cell: str = HOME,
     successor_of: str | None = None,
 ) -> Tenant:
     """The tenant with this slug: the row an earlier attempt left, or else one from the pool whose schema is at
@@ -80,6 +82,10 @@ async def reserve_tenant(
             raise WrongState(
                 f"The creation of {slug!r} is being undone; finish that with `--rollback` first."
             )
+        if existing.state == "provisioning" and existing.cell != cell:
+            raise SlugTaken(
+                f"{slug!r} is half made in the cell {existing.cell!r}; repeat the command with that cell."
+            )
         return existing
     home_host = f"{slug}.{base_domain}"
     if predecessor is None and await session.get(Host, home_host) is not None:
@@ -89,6 +95,7 @@ async def reserve_tenant(
         "name": name,
         "plan": plan,
         "home_host": home_host,
+        "cell": cell,
         "epoch": await next_epoch(session),
     }
     tenant = None if successor_of else await _claim_warm(session, schema_revision, named)
@@ -103,7 +110,7 @@ async def reserve_tenant(
             update(Host).where(Host.tenant_id == predecessor.id).values(tenant_id=tenant.id)
         )
         record(session, predecessor, "tenant.succeeded", by=tenant.key)
-    record(session, tenant, "tenant.reserved", slug=slug, plan=plan)
+    record(session, tenant, "tenant.reserved", slug=slug, plan=plan, cell=cell)
     if tenant.state == "active":
         record(session, tenant, "tenant.active", warm=True)
     await session.flush()
@@ -122,7 +129,11 @@ def check_same(tenant: Tenant, name: str, plan: str) -> None:
 async def _claim_warm(
     session: ControlSession, schema_revision: str, named: Mapping[str, object]
 ) -> Tenant | None:
-    warm = select(Tenant.id).where(Tenant.state == "warm", Tenant.schema_revision == schema_revision)
+    warm = select(Tenant.id).where(
+        Tenant.state == "warm",
+        Tenant.schema_revision == schema_revision,
+        Tenant.cell == named["cell"],
+    )
     claimed: Tenant | None = await session.scalar(
         update(Tenant)
         .where(Tenant.id == warm.limit(1).with_for_update(skip_locked=True).scalar_subquery())

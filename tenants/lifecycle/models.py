@@ -12,7 +12,7 @@ from core.models import ControlBase, Row
 class Deletion(Row, ControlBase):
     """The purge of a tenant: begun once the row is there, finished once it has its certificate, a JWS (RFC 7515).
 
-    It is the ledger too. `rows` (by table) and `audit_sha256` are written in the transaction that drops the schema;
+    It is the ledger too. `rows` (by table) and `audit_sha256` are written before the transaction that drops the schema ends;
     `blobs` and `blob_bytes` before the first blob is deleted.
     """
 

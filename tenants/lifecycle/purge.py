@@ -13,11 +13,10 @@ from typing import Any
 import asyncpg
 from sqlalchemy import delete, select
 
-from core.blobs import BlobNotFound, BlobStore
+from core.blobs import BlobNotFound, BlobStores
 from core.clock import utcnow
 from core.database import AdminDatabase, ControlSession
 from tenants.audit.service import actor_of, record
-from tenants.background.models import Doorbell
 from tenants.directory.errors import WrongState
 from tenants.directory.models import Host, Tenant
 from tenants.directory.service import find_tenant, move
@@ -25,6 +24,8 @@ from tenants.domains.models import DomainClaim
 from tenants.lifecycle.errors import GraceNotOver
 from tenants.lifecycle.models import Deletion
 from tenants.lifecycle.service import find_deletion
+from tenants.moving.errors import MoveUnfinished
+from tenants.moving.service import is_moving
 from tenants.plans.models import QuotaOverride
 from tenants.provisioning.models import ProvisioningStep
 from tenants.provisioning.roles import OWNER
@@ -40,7 +41,7 @@ Sign = Callable[[ControlSession, bytes], Awaitable[str]]
 
 async def purge(
     database: AdminDatabase,
-    store: BlobStore,
+    stores: BlobStores,
     slug: str,
     *,
     forget: Forget,
@@ -51,7 +52,7 @@ async def purge(
     """Purge a closing tenant, or go on with it, and return the certificate; `now` does not wait for the grace period.
     Idempotent. `progress` hears each step as it is finished.
 
-    Raises `TenantNotFound`, `WrongState`, `GraceNotOver`, and what database and store raise; then run it again.
+    Raises `TenantNotFound`, `WrongState`, `MoveUnfinished`, `GraceNotOver`, and what database and store raise; then run it again.
     """
     async with database.connection() as lock:
         # Two commands run one after the other; a killed one's lock ends with its connection.
@@ -60,17 +61,20 @@ async def purge(
             tenant, deletion = await _begin(session, slug, now)
         if deletion.certificate is not None:
             return deletion.certificate
-        await _lock_out(lock, tenant)
-        progress("role")
-        await _drop_schema(lock, tenant)
-        progress("schema")
-        await _delete_blobs(database, store, tenant)
+        async with database.connection(tenant.cell) as there:
+            await _lock_out(there, tenant)
+            progress("role")
+            await _drop_schema(database, there, tenant)
+            progress("schema")
+        await _delete_blobs(database, stores, tenant)
         progress("container")
         async with database.control() as session:
             await forget(session, tenant)
             for kept in (QuotaOverride, ProvisioningStep, DomainClaim):
                 await session.execute(delete(kept).where(kept.tenant_id == tenant.id))
-            await session.execute(delete(Doorbell).where(Doorbell.tenant_key == tenant.key))
+        for cell in database.cells:  # it may have rung in others before it was moved
+            async with database.connection(cell) as there:
+                await there.execute("DELETE FROM control.doorbells WHERE tenant_key = $1", tenant.key)
         progress("keys")
         async with database.control() as session:
             certificate = await _certify(session, tenant, sign)
@@ -85,6 +89,10 @@ async def _begin(session: ControlSession, slug: str, now: bool) -> tuple[Tenant,
         return tenant, deletion
     if tenant.state != "closing" or tenant.purge_after is None:
         raise WrongState(f"{tenant.slug} is {tenant.state}; close it before it is purged.")
+    if await is_moving(session, tenant):
+        raise MoveUnfinished(
+            f"A move of {tenant.slug} is not over; reopen it, and finish the move or roll it back."
+        )
     if not now and utcnow() < tenant.purge_after:
         raise GraceNotOver(
             f"{tenant.slug} can be purged from {tenant.purge_after:%Y-%m-%d %H:%M} UTC on, or with `--now`."
@@ -107,8 +115,8 @@ async def _lock_out(connection: asyncpg.Connection, tenant: Tenant) -> None:
         await connection.execute(f"REVOKE {tenant.scope.role} FROM {login['name']}")
 
 
-async def _drop_schema(connection: asyncpg.Connection, tenant: Tenant) -> None:
-    """Count every table's rows, drop them and write the counts down, in one transaction; then drop the role."""
+async def _drop_schema(database: AdminDatabase, connection: asyncpg.Connection, tenant: Tenant) -> None:
+    """Lock every table, count its rows, write the counts down at home, and drop them; then drop the role."""
     scope = tenant.scope
     async with connection.transaction():
         await connection.execute(
@@ -134,12 +142,10 @@ async def _drop_schema(connection: asyncpg.Connection, tenant: Tenant) -> None:
             await connection.copy_from_query(
                 "SELECT to_jsonb(e) FROM audit_events AS e ORDER BY id", output=add
             )
-            await connection.execute(
-                "UPDATE control.deletions SET rows = $2, audit_sha256 = $3 WHERE tenant_id = $1",
-                tenant.id,
-                json.dumps(rows),
-                digest.hexdigest(),
-            )
+            async with database.control() as session:
+                deletion = await find_deletion(session, tenant)
+                assert deletion is not None
+                deletion.rows, deletion.audit_sha256 = rows, digest.hexdigest()
             await connection.execute(f"DROP SCHEMA {scope.schema} CASCADE")
             # No migration looks for it any more.
             await connection.execute(
@@ -148,21 +154,21 @@ async def _drop_schema(connection: asyncpg.Connection, tenant: Tenant) -> None:
     await connection.execute(f"DROP ROLE IF EXISTS {scope.role}")
 
 
-async def _delete_blobs(database: AdminDatabase, store: BlobStore, tenant: Tenant) -> None:
+async def _delete_blobs(database: AdminDatabase, stores: BlobStores, tenant: Tenant) -> None:
     async with database.control() as session:
         deletion = await find_deletion(session, tenant)
         assert deletion is not None
     if deletion.blobs is None:
         count = size = 0
         try:
-            async for blob in store.list(tenant.scope.container):
+            async for blob in stores.of(tenant.scope).list():
                 count, size = count + 1, size + blob.size
         except BlobNotFound:
             pass  # no container: nothing was ever stored
         async with database.control() as session:
             counted = await session.get_one(Deletion, deletion.id)
             counted.blobs, counted.blob_bytes = count, size
-    await store.delete_container(tenant.scope.container)
+    await stores.at(tenant.cell).delete_container(tenant.scope.container)
 
 
 async def _certify(session: ControlSession, tenant: Tenant, sign: Sign) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 from sqlalchemy import select
 
-from core.blobs import BlobNotFound, BlobStore
+from core.blobs import BlobNotFound, BlobStores, TenantBlobs
 from core.clock import utcnow
 from core.database import AdminDatabase, ControlSession
 from tenants.audit.service import record
@@ -64,7 +64,7 @@ async def gather_control(
 
 async def export(
     database: AdminDatabase,
-    store: BlobStore,
+    stores: BlobStores,
     slug: str,
     target: Path,
     *,
@@ -82,11 +82,11 @@ async def export(
     """
     async with database.control() as session:
         tenant = await find_tenant(session, slug)
-        if tenant.state in ("provisioning", "closed"):
-            raise WrongState(f"{tenant.slug} is {tenant.state}; it has no data.")
+        if tenant.state in ("provisioning", "moving", "closed"):
+            raise WrongState(f"{tenant.slug} is {tenant.state}; it has no data that could be exported.")
     partial = _begin(target)
     async with (
-        database.connection() as connection,
+        database.connection(tenant.cell) as connection,
         connection.transaction(isolation="repeatable_read", readonly=True),
     ):
         await enter(connection, tenant.scope.schema)
@@ -105,7 +105,7 @@ async def export(
         names.finish()
     async with database.control() as session:
         control = await gather(session, tenant)  # after the rows, so that the keys they name are there
-    blobs = await _write_blobs(store, tenant.scope.container, partial, named, progress)
+    blobs = await _write_blobs(stores.of(tenant.scope), partial, named, progress)
     named.unlink()
     manifest = Manifest(
         format="dermadetect-tenant/1",
@@ -150,19 +150,17 @@ async def _write_table(connection: asyncpg.Connection, partial: Path, name: str,
     return Table(name=name, columns=columns, rows=int(done.split()[-1]), size=entry.size, sha256=entry.sha256)
 
 
-async def _write_blobs(
-    store: BlobStore, container: str, partial: Path, named: Path, progress: Progress
-) -> Blobs:
+async def _write_blobs(stored: TenantBlobs, partial: Path, named: Path, progress: Progress) -> Blobs:
     """Every blob of the container, which lists them by name as `named` does."""
     index = HashedFile(partial / BLOB_INDEX)
     count = size = missing = 0
     with named.open() as names:
         expected = names.readline(MOST_LINE).strip()
-        async for found in store.list(container):
+        async for found in stored.list():
             while expected and expected < found.name:
                 missing, expected = missing + 1, names.readline(MOST_LINE).strip()
             try:
-                reader = await store.open(container, found.name)
+                reader = await stored.open(found.name)
             except BlobNotFound:
                 continue  # deleted since it was listed; a row that names it counts it as missing
             if expected == found.name:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import asyncpg
 
-from core.blobs import BlobExists, BlobStore
+from core.blobs import BlobExists, BlobStores
 from core.database import AdminDatabase, ControlSession
 from tenants.directory.models import Tenant
 from tenants.plans.models import QuotaOverride
@@ -25,7 +25,7 @@ Scatter = Callable[[ControlSession, Tenant, Control], Awaitable[None]]
 
 def restore_steps(
     database: AdminDatabase,
-    store: BlobStore,
+    stores: BlobStores,
     bundle: Path,
     manifest: Manifest,
     digest: str,
@@ -43,6 +43,7 @@ def restore_steps(
         await _load_rows(database, tenant, bundle, manifest, leave_out)
 
     async def container(tenant: Tenant) -> None:
+        store = stores.at(tenant.cell)
         await store.create_container(tenant.scope.container)
         for blob in read_blobs(bundle):
             data = _read(bundle / "blobs" / blob.name)
@@ -73,7 +74,7 @@ async def _load_rows(
 ) -> None:
     """All rows in one transaction, in place of those that the schema begins with."""
     entries = {table.name: table for table in manifest.tables}
-    async with database.connection() as connection, connection.transaction():
+    async with database.connection(tenant.cell) as connection, connection.transaction():
         await enter(connection, tenant.scope.schema)
         tables = await portable_tables(connection, tenant.scope.schema, leave_out)
         if odd := tables.keys() ^ entries.keys():

@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
+from core.cells import HOME, CellUnknown
 from core.database import AdminDatabase
 from core.ids import new_id
 from tenants.directory import service as directory
@@ -46,10 +47,11 @@ async def provision(
     plan: str,
     base_domain: str,
     schema_revision: str,
+    cell: str = HOME,
     successor_of: str | None = None,
     progress: Progress = lambda step: None,
 ) -> Tenant:
-    """The active tenant `slug`, made now or before. `progress` hears each step as it is finished;
+    """The active tenant `slug`, made now in `cell` or before. `progress` hears each step as it is finished;
     `schema_revision` is what the steps bring its schema to; `successor_of` is for `reserve_tenant`, and has
     the steps done one after the other instead of all at once.
 
@@ -57,6 +59,8 @@ async def provision(
     raises; then the tenant stays in state `provisioning` and the next call does what is left.
     """
     directory.check_slug(slug)
+    if cell not in database.cells:
+        raise CellUnknown(f"The cell {cell!r} is not among the settings (DERMADETECT_CELLS).")
     async with one_at_a_time(database, slug):
         async with database.control() as session:
             await get_plan(session, plan)
@@ -67,6 +71,7 @@ async def provision(
                 plan=plan,
                 base_domain=base_domain,
                 schema_revision=schema_revision,
+                cell=cell,
                 successor_of=successor_of,
             )
         done = await _steps_in_ledger(database, tenant.id, "done")

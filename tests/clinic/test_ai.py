@@ -25,7 +25,7 @@ from clinic.ai.service import Asking, pseudonym
 from clinic.cases.models import Case
 from core.access import Principal
 from core.ai_contract import AiEndpoint
-from core.blobs import BlobStore
+from core.blobs import BlobStores
 from core.database import Database
 from core.jail import Jail
 from core.spool import Spool
@@ -123,7 +123,7 @@ async def test_what_the_ai_service_is_told_names_nobody(clinic: Clinic, world: W
             database=world.parts[Database],
             client=client,
             counter=world.parts[UsageCounter],
-            store=world.parts[BlobStore],  # type: ignore[type-abstract]
+            stores=world.parts[BlobStores],
             jail=world.parts[Jail],
             spool=world.parts[Spool],
             max_image_bytes=10**7,

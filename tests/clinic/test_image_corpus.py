@@ -15,7 +15,7 @@ from PIL import ImageOps
 from sqlalchemy import func, select
 
 from clinic.images.models import Image
-from core.blobs import BlobStore
+from core.blobs import BlobStores
 from tests.clinic.corpus import JPEG, SAMPLES, SECRET, Accepted, Refused
 from tests.clinic.journey import NEW_CASE, Clinic, ok
 from tests.fixtures.world import World
@@ -48,7 +48,7 @@ def opened(data: bytes) -> Picture.Image:
 
 async def traces(world: World, case_id: str) -> tuple[int, list[str]]:
     """The rows and blobs of a case's photographs."""
-    scope, store = world.tenant().scope, world.parts[BlobStore]  # type: ignore[type-abstract]
+    scope, store = world.tenant().scope, world.parts[BlobStores].at()
     async with world.database.tenant(scope) as session:
         rows = await session.scalar(select(func.count()).where(Image.case_id == UUID(case_id)))
     return rows or 0, [blob.name async for blob in store.list(scope.container, f"cases/{case_id}/")]

@@ -14,7 +14,7 @@ from sqlalchemy import func, select, text, update
 
 from clinic.images.models import Image
 from core.ai_contract import MAX_IMAGES
-from core.blobs import BlobNotFound, BlobStore
+from core.blobs import BlobNotFound, BlobStores
 from tenants.audit.models import AuditEvent
 from tests.clinic.journey import CONSENT, NEW_CASE, Clinic, act, ok, photograph
 from tests.fixtures.world import Person, World
@@ -47,7 +47,7 @@ def sideways(note: str) -> dict[str, Any]:
 
 
 async def blob_names(world: World, prefix: str) -> list[str]:
-    store = world.parts[BlobStore]  # type: ignore[type-abstract]
+    store = world.parts[BlobStores].at()
     container = world.tenant().scope.container
     return [blob.name.rsplit("/", 1)[1] async for blob in store.list(container, prefix)]
 
@@ -120,7 +120,7 @@ async def test_simultaneous_uploads_of_one_photograph_store_it_once(clinic: Clin
 async def test_a_retry_finishes_what_a_crash_interrupted(clinic: Clinic, world: World) -> None:
     case = await empty_draft(clinic)
     image = ok(await upload(clinic.referrer, case, photograph()), 201)
-    store = world.parts[BlobStore]  # type: ignore[type-abstract]
+    store = world.parts[BlobStores].at()
     scope = world.tenant().scope
     prefix = f"cases/{case['id']}/{image['id']}"
     # As if the process had died after the first blob.
@@ -340,7 +340,7 @@ async def test_a_draft_gives_its_photograph_up(clinic: Clinic, world: World) -> 
 async def test_a_photograph_whose_file_is_gone_is_404(clinic: Clinic, world: World) -> None:
     case = await empty_draft(clinic)
     image = ok(await upload(clinic.referrer, case, photograph()), 201)
-    store = world.parts[BlobStore]  # type: ignore[type-abstract]
+    store = world.parts[BlobStores].at()
     await store.delete(world.tenant().scope.container, f"cases/{case['id']}/{image['id']}/original")
     answer = await clinic.referrer.http.get(f"/v1/cases/{case['id']}/images/{image['id']}/content")
     assert answer.json()["type"].endswith(BlobNotFound.slug)

@@ -23,7 +23,7 @@ from sqlalchemy import select, text
 
 from clinic.images.models import VARIANTS, Image
 from clinic.images.sweeper import sweep_images
-from core.blobs import BlobStore, TenantBlobs
+from core.blobs import BlobStores
 from core.settings import Settings
 from tenants.plans import storage
 from tests.cli.conftest import Command, answer
@@ -208,13 +208,13 @@ async def can_be_read(origin: str, person: Person, image: dict[str, Any], sent: 
 async def reconciles(world: World, uploads: Uploads) -> None:
     """After the sweeper, rows, blobs and the count of bytes are the same story."""
     scope = world.tenant(SLUG).scope
-    store = world.parts[BlobStore]  # type: ignore[type-abstract]
-    blobs = TenantBlobs(store, scope.container)
+    stores = world.parts[BlobStores]
+    blobs = stores.of(scope)
     async with world.database.tenant(scope) as session:
         await session.execute(
             text("UPDATE images SET updated_at = now() - interval '16 minutes' WHERE status = 'reserved'")
         )
-    counts = await sweep_images(world.database, store, scope)
+    counts = await sweep_images(world.database, stores, scope)
     print(counts)
     assert set(counts) <= {"finished", "removed"}
     async with world.database.tenant(scope) as session:

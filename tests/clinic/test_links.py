@@ -15,7 +15,8 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import func, select
 
-from core.blobs import BlobStore, TenantBlobs, open_blob_store
+from core.blobs import BlobStore, BlobStores, TenantBlobs, open_blob_store
+from core.cells import HOME
 from core.telemetry import JsonFormatter
 from gateway.app import create_app
 from gateway.assembly import assemble
@@ -79,7 +80,7 @@ async def shelf(
     container = world.tenant(slug).scope.container
     person = await world.person("referrer", tenant=slug)
     parts = assemble(world.settings)
-    parts.add(store, as_type=BlobStore)
+    parts.add(BlobStores({HOME: store}))
     app = create_app(parts)
     async with app.router.lifespan_context(app), contextlib.AsyncExitStack() as clients:
         await store.create_container(container)
@@ -151,7 +152,7 @@ async def test_the_link_changes_nothing(shelf: Shelf) -> None:
 async def test_the_link_opens_no_other_file(shelf: Shelf) -> None:
     link, other = await shelf.link(), f"neighbour-{time.time_ns()}"
     await shelf.blobs.put(other, b"secret", content_type="image/jpeg")
-    store = shelf.app.state.parts[BlobStore]
+    store = shelf.app.state.parts[BlobStores].at()
     foreign = shelf.world.tenant("globex").scope.container
     await store.create_container(foreign)
     await store.put(foreign, shelf.blob, b"secret", content_type="image/jpeg", overwrite=True)

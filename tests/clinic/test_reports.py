@@ -20,7 +20,7 @@ from clinic.cases.models import Case
 from clinic.reports.composition import content_sha256
 from clinic.reports.models import Report
 from clinic.reports.service import hash_token
-from core.blobs import BlobStore
+from core.blobs import BlobStores
 from tenants.audit.models import AuditEvent
 from tenants.directory.cache import Directory
 from tenants.directory.service import update_tenant
@@ -304,7 +304,7 @@ async def test_there_is_no_report_before_the_answer(clinic: Clinic) -> None:
 async def test_a_failure_leaves_no_reservation_behind(clinic: Clinic, world: World) -> None:
     physician, case = await answered(clinic)
     (image,) = ok(await physician.http.get(f"/v1/cases/{case['id']}/images"))["items"]
-    store = world.parts[BlobStore]  # type: ignore[type-abstract]
+    store = world.parts[BlobStores].at()
     container, name = world.tenant().scope.container, f"cases/{case['id']}/{image['id']}/original"
     photograph = await (await store.open(container, name)).read()
     await store.delete(container, name)

@@ -10,7 +10,7 @@ from sqlalchemy import func, select
 from clinic.images.models import Image
 from clinic.images.sweeper import settle_reservations
 from clinic.reports.models import Report
-from core.blobs import BlobStore
+from core.blobs import BlobStore, BlobStores
 from tenants.directory.cache import Directory
 from tenants.plans import storage
 from tenants.plans.service import set_quota
@@ -46,7 +46,7 @@ async def in_rows(clinic: Clinic) -> int:
 
 
 async def in_store(clinic: Clinic) -> int:
-    store: BlobStore = clinic.world.parts[BlobStore]  # type: ignore[type-abstract]
+    store: BlobStore = clinic.world.parts[BlobStores].at()
     container, total = clinic.world.tenant(SLUG).scope.container, 0
     async for blob in store.list(container, "cases/"):
         total += len(await (await store.open(container, blob.name)).read())
@@ -100,7 +100,7 @@ async def test_a_deleted_photograph_gives_its_bytes_back(clinic: Clinic, world: 
 
 async def test_a_swept_reservation_gives_its_bytes_back(clinic: Clinic, world: World) -> None:
     scope = world.tenant(SLUG).scope
-    store: BlobStore = world.parts[BlobStore]  # type: ignore[type-abstract]
+    store: BlobStore = world.parts[BlobStores].at()
     before = await used(clinic)
     case_id = await draft(clinic)
     image = ok(await upload(clinic, case_id), 201)

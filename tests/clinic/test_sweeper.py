@@ -13,7 +13,7 @@ from clinic.cases.models import Case
 from clinic.images.models import Image
 from clinic.images.sweeper import CASES_A_PAGE, settle_reservations, sweep_images
 from clinic.reports.models import Report
-from core.blobs import BlobStore, TenantBlobs
+from core.blobs import BlobStores
 from core.database import TenantScope
 from core.ids import new_id
 from tenants.audit.models import AuditEvent
@@ -28,8 +28,8 @@ class Ward:
 
     def __init__(self, world: World, scope: TenantScope, case_id: UUID, by: UUID) -> None:
         self.world, self.scope, self.case_id, self.by = world, scope, case_id, by
-        self.store: BlobStore = world.parts[BlobStore]  # type: ignore[type-abstract]
-        self.blobs = TenantBlobs(self.store, scope.container)
+        self.stores: BlobStores = world.parts[BlobStores]
+        self.blobs = self.stores.of(scope)
 
     async def image(
         self, *variants: str, status: str = "reserved", minutes: int = 16, **changed: bytes
@@ -111,10 +111,10 @@ async def ward(sweepable: Clinic) -> AsyncIterator[Ward]:
 
 async def test_a_reservation_with_all_its_blobs_is_finished(ward: Ward) -> None:
     image = await ward.image(*CONTENT)
-    assert await settle_reservations(ward.world.database, ward.store, ward.scope) == {"finished": 1}
+    assert await settle_reservations(ward.world.database, ward.stores, ward.scope) == {"finished": 1}
     assert await ward.status(image) == "stored"
     assert await ward.audited("image.finished", image.id) == 1
-    assert await settle_reservations(ward.world.database, ward.store, ward.scope) == {}
+    assert await settle_reservations(ward.world.database, ward.stores, ward.scope) == {}
 
 
 @pytest.mark.parametrize(
@@ -131,14 +131,14 @@ async def test_a_reservation_that_lacks_something_is_removed(
     ward: Ward, variants: tuple[str, ...], changed: dict[str, bytes]
 ) -> None:
     image = await ward.image(*variants, **changed)  # type: ignore[arg-type]
-    assert await sweep_images(ward.world.database, ward.store, ward.scope) == {"removed": 1}
+    assert await sweep_images(ward.world.database, ward.stores, ward.scope) == {"removed": 1}
     assert await ward.status(image) is None
     assert await ward.names() == []
 
 
 async def test_an_upload_under_way_is_left_alone(ward: Ward) -> None:
     image = await ward.image("original", minutes=14)
-    assert await sweep_images(ward.world.database, ward.store, ward.scope) == {}
+    assert await sweep_images(ward.world.database, ward.stores, ward.scope) == {}
     assert await ward.status(image) == "reserved"
     assert len(await ward.names()) == 1
 
@@ -150,9 +150,9 @@ async def test_a_report_nobody_finished_is_removed(ward: Ward) -> None:
     async with ward.world.database.tenant(ward.scope) as session:
         session.add(report)
     await ward.blobs.put(report.blob, b"%PDF", content_type="application/pdf")
-    assert await sweep_images(ward.world.database, ward.store, ward.scope) == {}
+    assert await sweep_images(ward.world.database, ward.stores, ward.scope) == {}
     await ward.age("reports", report.id, 16)
-    assert await sweep_images(ward.world.database, ward.store, ward.scope) == {"removed": 1}
+    assert await sweep_images(ward.world.database, ward.stores, ward.scope) == {"removed": 1}
     assert await ward.names() == []
 
 
@@ -178,7 +178,7 @@ async def test_old_blobs_without_a_row_are_removed_and_no_others(ward: Ward) -> 
     await ward.orphan(f"cases/{UUID(int=2**128 - 1)}/reports/{new_id()}.pdf", minutes=61)  # behind every case
     await ward.orphan("cases/what-is-this", minutes=61)
     await ward.orphan("exports/not-of-a-case", minutes=61)
-    assert await sweep_images(ward.world.database, ward.store, ward.scope) == {"orphans": 5}
+    assert await sweep_images(ward.world.database, ward.stores, ward.scope) == {"orphans": 5}
     expected = sorted([*(kept.blob(variant) for variant in CONTENT), report.blob, young])
     assert [f"cases/{name}" for name in await ward.names()] == expected
     assert await ward.names("exports/") == ["not-of-a-case"]
@@ -187,7 +187,7 @@ async def test_old_blobs_without_a_row_are_removed_and_no_others(ward: Ward) -> 
 async def test_a_stored_row_without_its_blob_is_reported_and_kept(ward: Ward) -> None:
     whole = await ward.image(*CONTENT, status="stored")
     broken = await ward.image("original", "thumbnail", status="stored")
-    assert await sweep_images(ward.world.database, ward.store, ward.scope) == {"missing": 1}
+    assert await sweep_images(ward.world.database, ward.stores, ward.scope) == {"missing": 1}
     assert await ward.status(broken) == "stored"
     async with ward.world.database.tenant(ward.scope) as session:
         event = await session.scalar(select(AuditEvent).where(AuditEvent.subject == broken.id))
@@ -228,7 +228,7 @@ async def test_more_cases_than_fit_a_page(ward: Ward) -> None:
     for variant in CONTENT:
         await ward.orphan(last.blob(variant), minutes=61)
     await ward.orphan(f"cases/{ward.case_id}-x/{new_id()}/display", minutes=61)
-    counts = await sweep_images(ward.world.database, ward.store, ward.scope)
+    counts = await sweep_images(ward.world.database, ward.stores, ward.scope)
     assert counts == {"missing": len(lost), "orphans": len(lost) + 1}
     assert await ward.audited("image.blob_missing", *(each.id for each in lost)) == len(lost)
     assert len(await ward.names()) == 5 * len(lost) + 3
@@ -238,6 +238,6 @@ async def test_one_tenants_sweep_touches_no_other(ward: Ward, world: World) -> N
     neighbour = Ward(world, world.tenant("globex").scope, ward.case_id, ward.by)
     name = f"cases/{new_id()}/{new_id()}/display"
     await neighbour.orphan(name, minutes=61)
-    assert await sweep_images(world.database, ward.store, ward.scope) == {}
+    assert await sweep_images(world.database, ward.stores, ward.scope) == {}
     assert name.removeprefix("cases/") in await neighbour.names()
     await neighbour.blobs.delete(name)

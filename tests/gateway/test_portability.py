@@ -14,7 +14,7 @@ import pytest
 
 from auth.keys.errors import KeysLocked
 from auth.saml.service import set_connection
-from core.blobs import BlobStore
+from core.blobs import BlobStores
 from gateway.lifecycle import export_tenant, purge_tenant, restore_tenant
 from tenants.directory.cache import Directory
 from tenants.directory.errors import SlugTaken, WrongState
@@ -28,13 +28,13 @@ from tests.clinic.test_reports import answered, issue, pdf_of, token_in
 from tests.fixtures.world import World
 
 
-def store_of(world: World) -> BlobStore:
-    return world.parts[BlobStore]  # type: ignore[type-abstract]  # a port
+def stores_of(world: World) -> BlobStores:
+    return world.parts[BlobStores]
 
 
 async def export(world: World, slug: str, target: Path, passphrase: str | None = None) -> Manifest:
     return await export_tenant(
-        world.settings, world.admin, store_of(world), slug, target, passphrase=passphrase
+        world.settings, world.admin, stores_of(world), slug, target, passphrase=passphrase
     )
 
 
@@ -42,7 +42,7 @@ async def restore(
     world: World, bundle: Path, slug: str | None = None, passphrase: str | None = None
 ) -> Tenant:
     tenant = await restore_tenant(
-        world.settings, world.admin, store_of(world), bundle, slug=slug, passphrase=passphrase
+        world.settings, world.admin, stores_of(world), bundle, slug=slug, passphrase=passphrase
     )
     await world.parts[Directory].refresh()
     return tenant
@@ -62,7 +62,7 @@ async def content(world: World, tenant: Tenant, manifest: Manifest) -> dict[str,
 
 
 async def blobs(world: World, tenant: Tenant) -> dict[str, bytes]:
-    store, container = store_of(world), tenant.scope.container
+    store, container = stores_of(world).at(), tenant.scope.container
     return {
         blob.name: await (await store.open(container, blob.name)).read()
         async for blob in store.list(container)
@@ -153,7 +153,7 @@ async def test_a_purged_tenant_comes_back_to_its_hosts(world: World, source: Sou
     old_key = clinic.admin.http.headers["Authorization"]
     async with world.admin.control() as session:
         await close(session, "returning", "by mistake", timedelta(0))
-    await purge_tenant(world.settings, world.admin, store_of(world), "returning", now=True)
+    await purge_tenant(world.settings, world.admin, stores_of(world), "returning", now=True)
     with pytest.raises(WrongState):
         await export(world, "returning", tmp_path / "nothing")
 
@@ -191,7 +191,7 @@ async def test_an_export_under_load_has_every_blob_that_its_rows_name(world: Wor
     images = next(table for table in manifest.tables if table.name == "images")
     assert images.rows > 3
 
-    store = store_of(world)
+    store = stores_of(world).at()
     name = next(iter(await blobs(world, tenant)))
     await store.delete(tenant.scope.container, name)
     assert (await export(world, "busy", tmp_path / "lossy")).blobs.missing == 1

@@ -11,7 +11,7 @@ from alembic import command
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from core.blobs import BlobStore
+from core.blobs import BlobStores
 from core.database import TenantScope
 from core.embedded_cluster import find_binaries
 from core.problems import Problem
@@ -43,7 +43,7 @@ async def make(world: World, slug: str, steps: list[Step], name: str = "Name", p
 
 
 def steps_of(world: World) -> list[Step]:
-    return provisioning_steps(world.settings, world.admin, world.parts[BlobStore])
+    return provisioning_steps(world.settings, world.admin, world.parts[BlobStores])
 
 
 @pytest.mark.parametrize("broken", ["schema", "container", "keys"])

@@ -171,7 +171,7 @@ def upgrade() -> None:
         sa.Column("version", sa.Integer(), server_default="1", nullable=False),
         sa.CheckConstraint("key ~ '^[a-z][a-z0-9]{0,39}$'", name=op.f("ck_tenants_key")),
         sa.CheckConstraint(
-            "state IN ('preparing', 'warm', 'provisioning', 'active', 'suspended', 'closing', 'closed', "
+            "state IN ('preparing', 'warm', 'provisioning', 'active', 'moving', 'suspended', 'closing', 'closed', "
             "'rolling-back', 'rolled-back')",
             name=op.f("ck_tenants_state"),
         ),
@@ -244,6 +244,21 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["tenant_id"], ["control.tenants.id"], name=op.f("fk_deletions_tenant_id")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_deletions")),
         sa.UniqueConstraint("tenant_id", name=op.f("uq_deletions_tenant_id")),
+        schema="control",
+    )
+    op.create_table(
+        "moves",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("source", sa.Text(), nullable=False),
+        sa.Column("target", sa.Text(), nullable=False),
+        sa.Column("switched_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.ForeignKeyConstraint(["tenant_id"], ["control.tenants.id"], name=op.f("fk_moves_tenant_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_moves")),
+        sa.UniqueConstraint("tenant_id", name=op.f("uq_moves_tenant_id")),
         schema="control",
     )
     op.create_table(
