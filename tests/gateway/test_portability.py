@@ -115,10 +115,8 @@ Source = tuple[Tenant, dict[str, Any], dict[str, Any], Path]
 async def test_a_tenant_is_restored_beside_the_one_it_came_from(world: World, source: Source) -> None:
     tenant, case, report, bundle = source
     manifest, _ = verify(bundle)
-    assert (manifest.blobs.count, manifest.blobs.missing) == (
-        7,
-        0,
-    )  # two photographs, which are displayed as they are, their thumbnails, and a report
+    # Two photographs, which are displayed as they are, their thumbnails, and a report.
+    assert (manifest.blobs.count, manifest.blobs.missing) == (5, 0)
     with pytest.raises(KeysLocked):
         await restore(world, bundle, "portable-copy")
     with pytest.raises(KeysLocked):
