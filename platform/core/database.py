@@ -252,25 +252,23 @@ class Database:
         a third of a session's time. Values and rows are the driver's own: no JSON, no types of ours.
         """
         parameters = statement.construct_params(values)
-        connection = await find(self._tenants, tenant.cell).raw_connection()
-        driver = connection.driver_connection
-        assert isinstance(driver, TenantConnection)
-        try:
-            driver.settings = _tenant_settings(tenant, self._statement_timeout_ms)
-            async with driver.transaction():
-                rows = await driver.fetch(
-                    statement.string, *(parameters[name] for name in statement.positiontup or ())
-                )
-        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise DBAPIError(
-                statement.string, None, error, hide_parameters=True, connection_invalidated=driver.is_closed()
-            ) from error
-        finally:
-            if (
-                not driver.is_closed() and driver.is_in_transaction()
-            ):  # its end was cancelled, or never confirmed
-                driver.terminate()
-            connection.close()
+        async with find(self._tenants, tenant.cell).connect() as connection:
+            driver = (await connection.get_raw_connection()).driver_connection
+            assert isinstance(driver, TenantConnection)
+            try:
+                driver.settings = _tenant_settings(tenant, self._statement_timeout_ms)
+                async with driver.transaction():
+                    rows = await driver.fetch(
+                        statement.string, *(parameters[name] for name in statement.positiontup or ())
+                    )
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+                raise DBAPIError(
+                    statement.string, None, error, hide_parameters=True,
+                    connection_invalidated=driver.is_closed(),
+                ) from error  # fmt: skip
+            finally:
+                if not driver.is_closed() and driver.is_in_transaction():
+                    driver.terminate()  # its end was cancelled, or never confirmed
         return [dict(row) for row in rows]
 
     @asynccontextmanager
