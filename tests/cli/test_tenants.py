@@ -185,7 +185,7 @@ def test_drift_is_1_and_is_named(command: Command, acme: str) -> None:
             "expected": None,
             "found": "text",
         }
-        found = json.loads(command.run("tenants", "drift", "--json", code=1).stdout)
+        found = json.loads(command.run("tenants", "drift", "--tenant", acme, "--json", code=1).stdout)
         assert found["differences"] == [difference]
         assert "pools.nickname" in command.run("tenants", "drift", "--tenant", acme, code=1).stdout
     finally:

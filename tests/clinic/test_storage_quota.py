@@ -111,7 +111,7 @@ async def test_a_swept_reservation_gives_its_bytes_back(clinic: Clinic, world: W
         row = await session.get_one(Image, UUID(image["id"]))
         row.status, row.updated_at = "reserved", func.now() - func.make_interval(0, 0, 0, 0, 0, 16)
     assert await used(clinic) > before
-    assert await settle_reservations(world.database, store, scope) == {"removed": 1}
+    assert await settle_reservations(world.database, world.parts[BlobStores], scope) == {"removed": 1}
     assert await used(clinic) == before
 
 
