@@ -75,7 +75,7 @@ def answer(url: str, process: subprocess.Popen[str], **options: Any) -> httpx.Re
     while time.monotonic() < deadline and process.poll() is None:
         try:
             # It listens before it is ready, and answers what has connected then.
-            return httpx.get(url, trust_env=False, timeout=60, **options)
+            return httpx.get(url, trust_env=False, **{"timeout": 60, **options})
         except httpx.ConnectError:
             time.sleep(0.05)
     raise AssertionError("the server did not start")
