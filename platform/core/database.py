@@ -345,6 +345,16 @@ class AdminDatabase:
         else:
             await connection.close()
 
+    @asynccontextmanager
+    async def one_at_a_time(self, command: str, subject: str) -> AsyncIterator[None]:
+        """Two commands of one kind on one subject run one after the other; a killed one's lock ends with its
+        connection."""
+        async with self.kept_connection() as lock:
+            await lock.execute(
+                "SELECT pg_advisory_lock(hashtext($1), hashtext($2))", f"dermadetect {command}", subject
+            )
+            yield
+
     async def close(self) -> None:
         """Close all connections."""
         for idle in self._idle.values():

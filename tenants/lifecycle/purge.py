@@ -54,9 +54,7 @@ async def purge(
 
     Raises `TenantNotFound`, `WrongState`, `MoveUnfinished`, `GraceNotOver`, and what database and store raise; then run it again.
     """
-    async with database.connection() as lock:
-        # Two commands run one after the other; a killed one's lock ends with its connection.
-        await lock.execute("SELECT pg_advisory_lock(hashtext('dermadetect purge'), hashtext($1))", slug)
+    async with database.one_at_a_time("purge", slug):
         async with database.control() as session:
             tenant, deletion = await _begin(session, slug, now)
         if deletion.certificate is not None:

@@ -9,8 +9,8 @@ the directory. Then the old copy is deleted, since it says nothing that the new 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import asyncpg
@@ -54,8 +54,7 @@ async def move(
     """
     if to not in database.cells:
         raise CellUnknown(f"The cell {to!r} is not among the settings (DERMADETECT_CELLS).")
-    async with database.connection() as lock:
-        tenant = await _lock(database, lock, slug)
+    async with _alone_with(database, slug) as tenant:
         moving = await _find(database, tenant)
         if moving is None:
             if tenant.cell == to:
@@ -96,8 +95,7 @@ async def roll_back(
 ) -> Tenant:
     """Serve a tenant where it was, and delete what was copied. Raises `TenantNotFound`, `MoveRefused` where no move is
     under way or it has come too far, and what databases and stores raise; then run it again."""
-    async with database.connection() as lock:
-        tenant = await _lock(database, lock, slug)
+    async with _alone_with(database, slug) as tenant:
         moving = await _find(database, tenant)
         if moving is None:
             raise MoveRefused(f"{tenant.slug} is not being moved.")
@@ -127,13 +125,15 @@ async def is_moving(session: ControlSession, tenant: Tenant) -> bool:
     return await session.scalar(select(Move.id).where(Move.tenant_id == tenant.id)) is not None
 
 
-async def _lock(database: AdminDatabase, lock: asyncpg.Connection, slug: str) -> Tenant:
-    """The tenant, once no other command moves it; a killed one's lock ends with its connection."""
+@asynccontextmanager
+async def _alone_with(database: AdminDatabase, slug: str) -> AsyncIterator[Tenant]:
+    """The tenant, once no other command moves it."""
     async with database.control() as session:
         key = (await directory.find_tenant(session, slug)).key
-    await lock.execute("SELECT pg_advisory_lock(hashtext('dermadetect move'), hashtext($1))", key)
-    async with database.control() as session:
-        return await directory.find_tenant(session, key)
+    async with database.one_at_a_time("move", key):
+        async with database.control() as session:
+            tenant = await directory.find_tenant(session, key)
+        yield tenant
 
 
 async def _find(database: AdminDatabase, tenant: Tenant) -> Move | None:
@@ -204,9 +204,12 @@ async def _exists(connection: asyncpg.Connection, schema: str) -> bool:
 
 
 async def _rename(connection: asyncpg.Connection, schema: str, name: str) -> None:
+    await _as_owner(connection, f"ALTER SCHEMA {schema} RENAME TO {name}")
+
+
+async def _as_owner(connection: asyncpg.Connection, statement: str) -> None:
     await connection.execute(
-        f"BEGIN; SET LOCAL ROLE {OWNER}; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; "
-        f"ALTER SCHEMA {schema} RENAME TO {name}; COMMIT;"
+        f"BEGIN; SET LOCAL ROLE {OWNER}; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; {statement}; COMMIT;"
     )
 
 
@@ -230,10 +233,7 @@ async def _switch(database: AdminDatabase, tenant: Tenant, *, rows: int, blobs: 
 async def _remove(database: AdminDatabase, stores: BlobStores, tenant: TenantScope, schema: str) -> None:
     """Delete what a cell has of a tenant that does not live there."""
     async with database.connection(tenant.cell) as connection:
-        await connection.execute(
-            f"BEGIN; SET LOCAL ROLE {OWNER}; SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}; "
-            f"DROP SCHEMA IF EXISTS {schema} CASCADE; COMMIT;"
-        )
+        await _as_owner(connection, f"DROP SCHEMA IF EXISTS {schema} CASCADE")
         # Two cells' databases may be on one server, where roles are shared.
         with suppress(asyncpg.DependentObjectsStillExistError):
             await connection.execute(f"DROP ROLE IF EXISTS {tenant.role}")

@@ -12,7 +12,7 @@ from core.database import AdminDatabase, ControlSession
 from tenants.directory.models import Tenant
 from tenants.directory.service import new_key
 from tenants.plans.models import Plan
-from tenants.provisioning.service import Step, do_steps, one_at_a_time
+from tenants.provisioning.service import Step, do_steps
 
 
 async def fill_pool(
@@ -26,7 +26,7 @@ async def fill_pool(
     schema is behind `schema_revision`, which the steps bring it to. Returns how many it made ready; `progress` hears
     how many there are. Raises what a step raises; the next call goes on."""
     made = 0
-    async with one_at_a_time(database, "warm:"):
+    async with database.one_at_a_time("provision", "warm:"):
         while True:
             async with database.control() as session:
                 ready = await count_ready(session, schema_revision)

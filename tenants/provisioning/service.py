@@ -6,8 +6,7 @@ steps done before, and is claimed in one transaction.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -28,9 +27,8 @@ Progress = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Step:
-    """One thing a tenant needs. `run` and `undo` may be called again after a crash
-    at any point inside them; with `always`, `run` is called at every attempt, because what it makes may have become
-    out of date since."""
+    """One thing a tenant needs. `run` and `undo` may be called again after a crash at any point inside them; with
+    `always`, `run` is called at every attempt, because what it makes may have become out of date since."""
 
     name: str
     run: Callable[[Tenant], Awaitable[None]]
@@ -61,7 +59,7 @@ async def provision(
     directory.check_slug(slug)
     if cell not in database.cells:
         raise CellUnknown(f"The cell {cell!r} is not among the settings (DERMADETECT_CELLS).")
-    async with one_at_a_time(database, slug):
+    async with database.one_at_a_time("provision", slug):
         async with database.control() as session:
             await get_plan(session, plan)
             tenant = await directory.reserve_tenant(
@@ -104,7 +102,7 @@ async def roll_back(
     Raises `TenantNotFound`, `SlugTaken`, `WrongState` where the creation has finished, and what undoing a step
     raises; then the next call goes on.
     """
-    async with one_at_a_time(database, slug):
+    async with database.one_at_a_time("provision", slug):
         async with database.control() as session:
             tenant = await directory.begin_rollback(session, slug, name, plan)
         undone = await _steps_in_ledger(database, tenant.id, "undone")
@@ -115,14 +113,6 @@ async def roll_back(
             progress(step.name)
         async with database.control() as session:
             return await directory.finish_rollback(session, tenant)
-
-
-@asynccontextmanager
-async def one_at_a_time(database: AdminDatabase, what: str) -> AsyncIterator[None]:
-    """Two commands for one slug run one after the other; a killed one's lock ends with its connection."""
-    async with database.kept_connection() as lock:
-        await lock.execute("SELECT pg_advisory_lock(hashtext('dermadetect provision'), hashtext($1))", what)
-        yield
 
 
 async def do_steps(
