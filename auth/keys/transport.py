@@ -51,9 +51,8 @@ def scatter_keys(
     *,
     same_home: bool,
 ) -> None:
-    """Give a restored tenant the keys of `former`. What signed tokens still verifies old
-    reports, and no token; the
-    service provider's key stays only where its entity id does (`same_home`)."""
+    """Give a restored tenant the keys of `former`. What signed tokens still verifies old reports, and no
+    token; the service provider's key stays only where its entity id does (`same_home`)."""
     for each in keys:
         if each.purpose == "saml" and not same_home:
             continue

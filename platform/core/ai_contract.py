@@ -23,8 +23,8 @@ Rules of the exchange, beside the schemas:
 
 The `input_hash` of a request is the SHA-256, in lower-case hex, of a JSON text made from it so: without `request_id`,
 and without the `url` and `base64` of images; without every member that is null or at its default, an empty `context`
-included; keys sorted, no white space, characters beyond ASCII as `\\uXXXX`; lists in their order; numbers as Python
-writes them (`2`, `0.5`, `1e-05`), `age_years` always with a decimal point (`41.0`).
+included; keys sorted, no white space, characters beyond ASCII as `\\u` and four hexadecimal digits; lists in
+their order; numbers as Python writes them (`2`, `0.5`, `1e-05`), `age_years` always with a decimal point (`41.0`).
 """
 
 import hashlib
