@@ -1,8 +1,8 @@
 """The photograph in a JSON body, taken out as it arrives: as a parser and strict base64 would have it."""
 
 import base64
-import binascii
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -17,6 +17,7 @@ from clinic.images.errors import ImageNotBase64
 from clinic.images.json_body import PhotographInJson
 from core.problems import TooLarge
 
+STRICT_BASE64 = re.compile("(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 Outcome = tuple[Any, bytes | None]
 """What stands beside the photograph (None: no JSON), and the photograph (None: not base64)."""
 
@@ -46,10 +47,8 @@ def parsed(body: bytes) -> Outcome:
         return beside, b""
     text = beside["data"]
     beside["data"] = "x" if text else ""
-    try:
-        return beside, base64.b64decode(text, validate=True)
-    except ValueError:
-        return beside, None
+    # The library's own strictness differs between versions of Python: it may let excess padding pass.
+    return beside, base64.b64decode(text) if STRICT_BASE64.fullmatch(text) else None
 
 
 @st.composite
@@ -92,16 +91,21 @@ def bodies(draw: st.DrawFn) -> bytes:
 CUTS = st.lists(st.integers(0, 900), max_size=12)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(bodies(), CUTS)
 @example(b'{"data":"AAAA"}', range(15))
 @example(b'{"data":"\\u0041AAA"}', range(30))
 @example(b'{"\\u0064ata" : "AA\\/A","view":"}"}', range(40))
+@example(b'{"data":"0000="}', [])
+@example(b'{"data":"0000===="}', [])
+@example(b'{"data":"0000===="}', range(30))
+@example(b'{"data":"00==0000"}', [])
+@example(b'{"data":"0000=000"}', [])
 def test_it_is_what_a_parser_would_find(body: bytes, cuts: Sequence[int]) -> None:
     assert taken_out(body, cuts) == parsed(body)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(bodies(), CUTS, st.integers(0, 900), st.binary(max_size=3), st.integers(0, 9))
 def test_what_no_parser_would_take_is_not_taken(
     body: bytes, cuts: Sequence[int], at: int, put: bytes, removed: int
@@ -147,16 +151,15 @@ def test_long_texts_take_little_time(piece: bytes) -> None:
 @given(BASE64 | NEARLY, CUTS)
 @example("AA==AAAA", [4])
 @example("AA==AA==", [4])
+@example("0000====", [])
 def test_base64_in_pieces_is_as_strict_as_in_one(text: str, cuts: Sequence[int]) -> None:
     decoder, decoded, start, encoded = Base64Decoder(), b"", 0, text.encode()
     for end in [*sorted(cuts), len(encoded)]:
         decoded += decoder.feed(encoded[start:end])
         start = max(start, end)
-    try:
-        expected = binascii.a2b_base64(encoded, strict_mode=True)
-    except binascii.Error:
+    if STRICT_BASE64.fullmatch(text):
+        decoder.finish()
+        assert decoded == base64.b64decode(text)
+    else:
         with pytest.raises(ImageNotBase64):
             decoder.finish()
-    else:
-        decoder.finish()
-        assert decoded == expected

@@ -67,7 +67,7 @@ def test_any_request_gets_a_documented_answer(
     # The library's own parametrisation does not work with this version of pytest.
     requests = document[path][method].as_strategy()
 
-    @settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=15, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(requests)
     def send(case: Case) -> None:
         answer = case.call(base_url=api.url, headers=api.headers)
