@@ -149,7 +149,7 @@ async def _tenants(stage: Stage) -> list[Tenant]:
 
     async def create() -> None:
         while waiting:
-            await create_schema(stage.admin, waiting.pop().scope, login_of(stage.logins.gateway_url))
+            await create_schema(stage.admin, waiting.pop().scope, stage.logins.gateway_url)
 
     await asyncio.gather(*(create() for _ in range(CREATORS)))
     return made

@@ -15,7 +15,7 @@ from clinic.ai.pipeline import run_pipeline
 from clinic.ai.service import Asking
 from clinic.images.sweeper import settle_reservations, sweep_images
 from core.blobs import BlobStore, BlobStores, open_blob_store
-from core.cells import HOME
+from core.cells import HOME, find
 from core.crypto import MasterKey
 from core.database import AdminDatabase, Database, TenantScope
 from core.idempotency import forget_old_keys
@@ -25,7 +25,7 @@ from core.parts import Parts
 from core.problems import Problem
 from core.settings import Cell, Settings
 from core.spool import Spool
-from migrations.runner import create_schema, drop_schema, login_of
+from migrations.runner import create_schema, drop_schema
 from tenants.audit.service import SEAL, seal
 from tenants.background.bells import Bells
 from tenants.background.worker import Handler, Worker
@@ -50,13 +50,15 @@ class NotConfigured(Problem):
     slug, title = "not-configured", "A setting is missing"
 
 
-def database_url(settings: Settings) -> str:
+def database_url(settings: Settings, cell: str = HOME) -> str:
+    """Where the gateway's login finds a cell's database. Raises `NotConfigured`, `CellUnknown`."""
     if settings.database_url is None:
         raise NotConfigured(
             "Set DERMADETECT_DATABASE_URL to the gateway's login (docs/configuration.md), "
             "or use `dermadetect serve --dev`, which brings a PostgreSQL of its own."
         )
-    return settings.database_url.get_secret_value()
+    cells = {name: each.database_url for name, each in settings.cells.items()}
+    return find({HOME: settings.database_url} | cells, cell).get_secret_value()
 
 
 def open_database(settings: Settings) -> Database:
@@ -161,7 +163,6 @@ async def disassemble(parts: Parts) -> None:
 
 def provisioning_steps(settings: Settings, admin: AdminDatabase, stores: BlobStores) -> list[Step]:
     """What makes a tenant: schema and role, container, keys."""
-    login = login_of(database_url(settings))
     master_key(settings)  # missed now rather than in the last step
 
     async def unmake_keys(tenant: Tenant) -> None:
@@ -171,7 +172,7 @@ def provisioning_steps(settings: Settings, admin: AdminDatabase, stores: BlobSto
     return [
         Step(
             "schema",
-            run=lambda tenant: create_schema(admin, tenant.scope, login),
+            run=lambda tenant: create_schema(admin, tenant.scope, database_url(settings, tenant.cell)),
             undo=lambda tenant: drop_schema(admin, tenant.scope),
             always=True,
         ),

@@ -20,7 +20,7 @@ from core.database import AdminDatabase, ControlSession, TenantScope
 from core.settings import Settings
 from gateway.assembly import database_url, make_keys, master_key, open_database
 from migrations.rendering import head
-from migrations.runner import create_schema, login_of
+from migrations.runner import create_schema
 from tenants.directory.models import Tenant
 from tenants.lifecycle.purge import CERTIFICATE_TYPE, purge
 from tenants.moving.service import move
@@ -107,7 +107,7 @@ async def restore_tenant(
     database = open_database(settings)
 
     async def make_schema(tenant: Tenant) -> None:
-        await create_schema(admin, tenant.scope, login_of(database_url(settings)))
+        await create_schema(admin, tenant.scope, database_url(settings, tenant.cell))
 
     async def scatter(session: ControlSession, tenant: Tenant, kept: Control) -> None:
         if kept.saml:
@@ -159,7 +159,7 @@ async def move_tenant(
     """`tenants.moving` with the schema that `migrations` makes."""
 
     async def make_schema(scope: TenantScope) -> None:
-        await create_schema(admin, scope, login_of(database_url(settings)))
+        await create_schema(admin, scope, database_url(settings, scope.cell))
 
     return await move(
         admin, stores, slug, to, make_schema=make_schema, schema_revision=head("tenant"), progress=progress

@@ -8,8 +8,17 @@ import asyncpg
 
 from core.cells import HOME
 from core.database import AdminDatabase, TenantScope
+from core.logins import group_login
 from migrations.rendering import after, head, render, tenant_script
-from tenants.provisioning.roles import OWNER, create_role, grant_control, grant_switch, prepare_owner
+from tenants.provisioning.roles import (
+    OWNER,
+    create_login,
+    create_role,
+    grant_control,
+    grant_switch,
+    has_citus,
+    prepare_owner,
+)
 
 LOCK_TIMEOUT_MS = 3_000
 
@@ -67,15 +76,20 @@ def empty_schema(scope: TenantScope) -> str:
     )
 
 
-async def create_schema(database: AdminDatabase, scope: TenantScope, gateway_login: str) -> None:
-    """The provisioning step `schema`: role and schema of a tenant at head, complete or not at all. One that an
-    earlier attempt made with an older release is migrated."""
+async def create_schema(database: AdminDatabase, scope: TenantScope, gateway_url: str) -> None:
+    """The provisioning step `schema`: role and schema of a tenant at head, complete or not at all, and the login of its
+    group, with the name and password of the gateway's. What an earlier attempt made with an older release is migrated."""
     async with _alone_with(database, scope) as connection:
         before = await revision_of(connection, scope.schema)
         if before is None:
+            login = group_login(login_of(gateway_url), scope.group)
+            if scope.group:
+                await create_login(connection, login, unquote(urlsplit(gateway_url).password or ""))
             await create_role(connection, scope.role)
-            await grant_switch(connection, scope.role, gateway_login)
+            await grant_switch(connection, scope.role, login)
             await connection.execute(schema_script(scope))
+            if await has_citus(connection):
+                await connection.execute(f"SELECT citus_schema_distribute('{scope.schema}')")
         elif before != head("tenant"):
             await connection.execute(_as_owner(scope.schema) + render("tenant", before))
 

@@ -23,6 +23,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from core.cells import HOME, find
+from core.logins import group_url
 
 _KEY = re.compile(r"[a-z][a-z0-9]{0,39}")
 
@@ -41,11 +42,15 @@ _KEPT_USES = 50
 
 @dataclass(frozen=True)
 class TenantScope:
-    """Where one tenant's data lives. `key` is opaque and never changes, and all other names follow from it; `cell` may
-    change, so a scope is asked for anew with each request or job and not kept."""
+    """Where one tenant's data lives. `key` is opaque and never changes, and all other names follow from it; `cell`, and
+    with it `group`, may change, so a scope is asked for anew with each request or job and not kept.
+
+    `group` says which of the gateway's logins may become the tenant's role (`core.logins.group_login`).
+    """
 
     key: str
     cell: str = HOME
+    group: int = 0
 
     def __post_init__(self) -> None:
         if not _KEY.fullmatch(self.key):
@@ -198,8 +203,8 @@ def compiled(statement: ClauseElement) -> SQLCompiler:
 
 
 class Database:
-    """The gateway's pools, in each cell: tenants' transactions and control transactions; and one connection that
-    watches the control epoch, which must not wait for either. `cells` are the URLs of the other cells."""
+    """The gateway's pools, in each cell: tenants' transactions, by login, and control transactions; and one connection
+    that watches the control epoch, which must not wait for either. `cells` are the URLs of the other cells."""
 
     def __init__(
         self,
@@ -210,20 +215,14 @@ class Database:
         pooler: str = "none",
         statement_timeout_ms: int = 15_000,
     ) -> None:
-        urls = {HOME: url, **cells}
-        self._tenants = {
-            cell: make_engine(
-                at,
-                TenantConnection,
-                pool_size=pool_size,
-                pooler=pooler,
-                answer_s=statement_timeout_ms / 1000 + 5,
-            )
-            for cell, at in urls.items()
-        }
+        self._urls = {HOME: url, **cells}
+        self._tenants: dict[
+            tuple[str, int], AsyncEngine
+        ] = {}  # by cell and login, each made when first needed
+        self._pool_size, self._pooler = pool_size, pooler
         self._control = {
             cell: make_engine(at, ControlConnection, pool_size=max(2, pool_size // 4), pooler=pooler)
-            for cell, at in urls.items()
+            for cell, at in self._urls.items()
         }
         self._watch = make_engine(url, ControlConnection, pool_size=1, pooler=pooler)
         self._statement_timeout_ms = statement_timeout_ms
@@ -234,11 +233,23 @@ class Database:
         """The names of all cells, the home first."""
         return list(self._control)
 
+    def _engine(self, tenant: TenantScope) -> AsyncEngine:
+        """The pool whose login may become the tenant's role. Raises `CellUnknown`."""
+        engine = self._tenants.get((tenant.cell, tenant.group))
+        if engine is None:
+            engine = self._tenants[tenant.cell, tenant.group] = make_engine(
+                group_url(find(self._urls, tenant.cell), tenant.group),
+                TenantConnection,
+                pool_size=self._pool_size,
+                pooler=self._pooler,
+                answer_s=self._statement_timeout_ms / 1000 + 5,
+            )
+        return engine
+
     @asynccontextmanager
     async def tenant(self, tenant: TenantScope) -> AsyncIterator[TenantSession]:
         """One transaction of `tenant`: committed at the end of the block, rolled back when it raises."""
-        engine = find(self._tenants, tenant.cell)
-        async with TenantSession(engine, tenant, self._statement_timeout_ms) as session:
+        async with TenantSession(self._engine(tenant), tenant, self._statement_timeout_ms) as session:
             yield session
             await session.commit()
             self.bells.update((tenant.key, kind) for kind in session.bells)
@@ -252,7 +263,7 @@ class Database:
         a third of a session's time. Values and rows are the driver's own: no JSON, no types of ours.
         """
         parameters = statement.construct_params(values)
-        async with find(self._tenants, tenant.cell).connect() as connection:
+        async with self._engine(tenant).connect() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             assert isinstance(driver, TenantConnection)
             try:

@@ -5,7 +5,7 @@ owns nothing and inherits nothing: it can only become what the other grants it.
 """
 
 from dataclasses import dataclass, field
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -20,6 +20,23 @@ class Logins:
     admin_url: str = field(repr=False)
     gateway_url: str = field(repr=False)
     superuser_url: str = field(repr=False)
+
+
+def group_login(login: str, group: int) -> str:
+    """The name of the gateway's login for a group of tenants: switching roles slows with the number of roles that a
+    login may become, so one login serves a few hundred tenants and there are several of them."""
+    return f"{login}_{group}" if group else login
+
+
+def group_url(url: str, group: int) -> str:
+    """The database at `url`, as the login of a group. All have one password."""
+    if not group:
+        return url
+    parts = urlsplit(url)
+    credentials, _, host = parts.netloc.rpartition("@")
+    user, colon, password = credentials.partition(":")
+    login = quote(group_login(unquote(user), group), "")
+    return urlunsplit(parts._replace(netloc=f"{login}{colon}{password}@{host}"))
 
 
 async def create_database(

@@ -30,6 +30,7 @@ _TENANTS = select(
     Tenant.name,
     Tenant.state,
     Tenant.cell,
+    Tenant.login_group,
     Tenant.home_host,
     Tenant.plan,
     Tenant.ai_model,
@@ -138,7 +139,7 @@ class Directory:
                             self._by_host.pop(host, None)
                     for tenant in changed:
                         record = TenantRecord(
-                            scope=TenantScope(tenant.key, tenant.cell),
+                            scope=TenantScope(tenant.key, tenant.cell, tenant.login_group),
                             slug=tenant.slug,
                             name=tenant.name,
                             state=tenant.state,

@@ -25,7 +25,7 @@ IMAGE_LINKS = ("streamed", "signed")
 class Tenant(Row, ControlBase):
     """One customer. `key` is opaque and immutable and names all storage; `slug` is a name that may change.
 
-    `ai_model` is the only version of the AI Service's model that may answer, None for whichever is current;
+    `login_group` tells which of the gateway's logins serves it. `ai_model` is the only version of the AI Service's model that may answer, None for whichever is current;
     `image_links` is how photographs are read: through the gateway, or by a signed link to the store.
     """
 
@@ -46,6 +46,7 @@ class Tenant(Row, ControlBase):
     home_host: Mapped[str] = mapped_column(unique=True)
     plan: Mapped[str] = mapped_column(ForeignKey("control.plans.name"))
     cell: Mapped[str] = mapped_column(default="default", server_default="default")
+    login_group: Mapped[int] = mapped_column(default=0, server_default="0")
     schema_revision: Mapped[str | None]
     ai_model: Mapped[str | None]
     image_links: Mapped[str] = mapped_column(default="streamed", server_default="streamed")
@@ -53,7 +54,7 @@ class Tenant(Row, ControlBase):
 
     @property
     def scope(self) -> TenantScope:
-        return TenantScope(self.key, self.cell)
+        return TenantScope(self.key, self.cell, self.login_group)
 
 
 class Host(ControlBase):

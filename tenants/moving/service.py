@@ -65,7 +65,8 @@ async def move(
             raise MoveUnfinished(
                 f"{tenant.slug} is being moved to {moving.target!r}; finish that, or roll it back."
             )
-        source, target = replace(tenant.scope, cell=moving.source), replace(tenant.scope, cell=to)
+        source = replace(tenant.scope, cell=moving.source)
+        target = replace(tenant.scope, cell=to, group=moving.target_group)
         if moving.switched_at is None:
             await make_schema(target)
             await stores.at(to).create_container(target.container)
@@ -166,7 +167,8 @@ async def _begin(database: AdminDatabase, tenant: Tenant, to: str) -> Move:
         locked = await session.get_one(Tenant, tenant.id, with_for_update=True)
         if locked.state != "active":
             raise MoveRefused(f"{tenant.slug} is {locked.state}; only an active tenant is moved.")
-        moving = Move(tenant_id=tenant.id, source=locked.cell, target=to)
+        group = await directory.free_group(session, to)
+        moving = Move(tenant_id=tenant.id, source=locked.cell, target=to, target_group=group)
         session.add(moving)
         record(session, tenant, "tenant.move-begun", source=locked.cell, target=to)
         await session.flush()
@@ -218,6 +220,7 @@ async def _switch(database: AdminDatabase, tenant: Tenant, *, rows: int, blobs: 
         locked = await session.get_one(Tenant, tenant.id, with_for_update=True)
         moving = (await session.scalars(select(Move).where(Move.tenant_id == tenant.id))).one()
         moving.switched_at, locked.cell = utcnow(), moving.target
+        locked.login_group = moving.target_group
         await directory.move(session, locked, sources=("moving",), target="active", reason=None)
         record(
             session,

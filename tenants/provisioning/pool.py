@@ -8,9 +8,10 @@ from collections.abc import Callable, Sequence
 
 from sqlalchemy import func, select
 
+from core.cells import HOME
 from core.database import AdminDatabase, ControlSession
 from tenants.directory.models import Tenant
-from tenants.directory.service import new_key
+from tenants.directory.service import free_group, new_key
 from tenants.plans.models import Plan
 from tenants.provisioning.service import Step, do_steps
 
@@ -60,7 +61,15 @@ async def _unready(session: ControlSession, schema_revision: str) -> Tenant | No
 async def _reserve(session: ControlSession) -> Tenant:
     key, any_plan = new_key(), await session.scalar(select(func.min(Plan.name)))
     nobody = f"warm:{key}"
-    tenant = Tenant(key=key, slug=nobody, name=nobody, home_host=nobody, plan=any_plan, state="preparing")
+    tenant = Tenant(
+        key=key,
+        slug=nobody,
+        name=nobody,
+        home_host=nobody,
+        plan=any_plan,
+        login_group=await free_group(session, HOME),
+        state="preparing",
+    )
     session.add(tenant)
     await session.flush()
     return tenant

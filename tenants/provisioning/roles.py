@@ -1,7 +1,8 @@
 """The database roles of the product, made by the operator's login.
 
-`dermadetect_owner` (NOLOGIN) owns every schema. Each tenant's role (NOLOGIN) owns nothing. The gateway's login may
-switch to tenants' roles and has rights of its own on control tables alone.
+`dermadetect_owner` owns every schema. Each tenant's role owns nothing. Both are NOLOGIN, but on Citus. The gateway's login may
+switch to tenants' roles and has rights of its own on control tables alone; its further logins, for further groups of
+tenants, have no rights of their own.
 """
 
 import asyncpg
@@ -22,12 +23,36 @@ GATEWAY_RIGHTS = {
 OPERATORS_ONLY = ("platform_keys", "platform_tokens")
 
 
+async def has_citus(connection: asyncpg.Connection) -> bool:
+    """Whether the database is a Citus cluster's, which places whole schemas on its nodes."""
+    return (
+        await connection.fetchval("SELECT EXISTS (SELECT FROM pg_extension WHERE extname = 'citus')") is True
+    )
+
+
 async def create_role(connection: asyncpg.Connection, role: str) -> None:
-    """Create a NOLOGIN role unless it exists. `role` is a checked identifier of ours."""
+    """Create a role that nobody signs in with, unless it exists. `role` is a checked identifier of ours.
+
+    Citus connects to its nodes as the current role, so there it must have LOGIN; it has no password.
+    """
+    login = "LOGIN" if await has_citus(connection) else "NOLOGIN"
     await connection.execute(
         f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') "
-        f"THEN CREATE ROLE {role} NOLOGIN; END IF; END $$"
+        f"THEN CREATE ROLE {role} {login}; END IF; END $$"
     )
+
+
+async def create_login(connection: asyncpg.Connection, login: str, password: str) -> None:
+    """Create another login of the gateway unless it exists: it can only become what it is granted. It has no password
+    where the first has none."""
+    exists = "SELECT true FROM pg_roles WHERE rolname = $1"
+    if await connection.fetchval(exists, login):
+        return
+    await connection.execute("SELECT pg_advisory_xact_lock(hashtext('dermadetect login'))")
+    if not await connection.fetchval(exists, login):
+        rights = "LOGIN NOINHERIT NOSUPERUSER NOCREATEDB NOCREATEROLE"
+        made = f"SELECT format('CREATE ROLE %I {rights} PASSWORD %L', $1::text, nullif($2::text, ''))"
+        await connection.execute(await connection.fetchval(made, login, password))
 
 
 async def grant_switch(connection: asyncpg.Connection, role: str, login: str) -> None:

@@ -15,7 +15,7 @@ from core.cells import CellUnknown
 from core.clock import utcnow
 from core.database import TenantScope
 from core.settings import Cell
-from gateway.assembly import provisioning_steps
+from gateway.assembly import database_url, provisioning_steps
 from gateway.lifecycle import move_tenant, purge_tenant
 from migrations.drift import find_drift
 from migrations.rendering import head
@@ -245,7 +245,7 @@ async def test_a_copy_that_is_not_the_same_is_not_switched_to(cells: World, what
     await home.put("images/one", b"1" * 1000, content_type="image/png")
 
     async def make_schema(scope: TenantScope) -> None:
-        await create_schema(cells.admin, scope, "dermadetect_gateway")
+        await create_schema(cells.admin, scope, database_url(cells.settings, scope.cell))
         if what == "blob":
             return
         async with cells.admin.connection(FAR) as connection:
