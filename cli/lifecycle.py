@@ -40,6 +40,9 @@ def move(
     to_cell: Annotated[
         str | None, typer.Option(help="Where to: a name in DERMADETECT_CELLS, or `default`.")
     ] = None,
+    to_node: Annotated[
+        str | None, typer.Option(help="Where to within the cell's Citus cluster: HOST:PORT of a node.")
+    ] = None,
     rollback: Annotated[
         bool, typer.Option("--rollback", help="Give up a move that has not switched yet.")
     ] = False,
@@ -51,13 +54,18 @@ def move(
     compared by hash before the switch. Running it again finishes what was
     interrupted; --rollback serves the tenant where it was.
 
+    With --to-node only the schema moves, within the Citus cluster that it is in,
+    and the tenant is served all the time.
+
       dermadetect tenants move acme --to-cell eu-2
+      dermadetect tenants move acme --to-node worker-2:5432
       dermadetect tenants move acme --rollback
     """
-    if (to_cell is None) != rollback:
-        raise typer.BadParameter("name --to-cell, or --rollback")
+    if [to_cell is not None, to_node is not None, rollback].count(True) != 1:
+        raise typer.BadParameter("name one of --to-cell, --to-node and --rollback")
     from gateway.assembly import blob_stores
     from gateway.lifecycle import move_tenant
+    from tenants.moving.nodes import move_to_node
     from tenants.moving.service import roll_back
 
     configured = settings()
@@ -67,6 +75,8 @@ def move(
         try:
             async with admin_database(configured) as database:
                 with err.status(f"Moving {slug}"):
+                    if to_node is not None:
+                        return await move_to_node(database, slug, to_node)
                     if to_cell is None:
                         return await roll_back(
                             database, stores, slug, progress=lambda step: tell(f"✓ {step}")

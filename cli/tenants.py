@@ -7,7 +7,7 @@ import typer
 
 from cli.output import Json, err, show, tell
 from cli.provisioning import create_tenant, provisioner, roll_back_tenant, warm
-from cli.run import in_control, run, settings
+from cli.run import admin_database, in_control, run, settings
 
 if TYPE_CHECKING:
     from tenants.directory.models import Tenant
@@ -82,17 +82,28 @@ def list_all(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """List tenants by slug.
+    """List tenants by slug; with the node of each whose cell is a Citus cluster.
 
     dermadetect tenants list --state suspended
     dermadetect tenants list --json | jq -r '.[].host'
     """
     from tenants.directory.models import STATES
     from tenants.directory.service import list_tenants
+    from tenants.moving.nodes import nodes_of_schemas
 
     if state is not None and state not in STATES:
         raise typer.BadParameter(f"{state!r} is none of {', '.join(STATES)}", param_hint="--state")
-    show([shown(each) for each in in_control(lambda session: list_tenants(session, state))], as_json=as_json)
+
+    async def work() -> list[dict[str, Any]]:
+        async with admin_database(settings()) as database:
+            nodes = await nodes_of_schemas(database)
+            async with database.control() as session:
+                found = await list_tenants(session, state)
+        if not nodes:
+            return [shown(each) for each in found]
+        return [shown(each) | {"node": nodes.get((each.cell, each.scope.schema))} for each in found]
+
+    show(run(work), as_json=as_json)
 
 
 @app.command("show")
@@ -188,6 +199,7 @@ def shown(tenant: "Tenant") -> dict[str, Any]:
         "host": tenant.home_host,
         "key": tenant.key,
         "cell": tenant.cell,
+        "login_group": tenant.login_group,
         "schema": tenant.scope.schema,
         "container": tenant.scope.container,
         "schema_revision": tenant.schema_revision,
