@@ -13,6 +13,7 @@ from uuid import UUID
 
 import clinic.assignments.models
 import clinic.physicians.models  # noqa: F401  # tables that a case refers to
+from auth.connections.models import Connection
 from auth.keys.service import KeyRing
 from auth.oauth.service import register_client
 from auth.people.service import sign_in
@@ -24,6 +25,7 @@ from core.access import Principal
 from core.blobs import BlobStores
 from core.database import AdminDatabase, Database, TenantScope
 from core.embedded_postgres import EmbeddedPostgres
+from core.ids import new_id
 from core.logins import Logins
 from core.parts import Parts
 from core.settings import Settings
@@ -97,14 +99,13 @@ class Stage:
             client = await register_client(session, "bench", "Benchmark", ["https://app.example/callback"])
             started = await sign_in(
                 session,
-                connection="saml",
+                connection=Connection(id=new_id(), audience="staff", provision="create", email_domains=[]),
                 external_id=f"referrer@{slug}.example",
                 email=f"referrer@{slug}.example",
                 display_name="Robin Roe",
                 roles=["referrer"],
                 client_id=client.id,
             )
-            assert started is not None
             scope = granted_scope("", ["referrer"])
             principal = Principal(
                 record.scope,

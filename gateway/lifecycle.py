@@ -8,12 +8,12 @@ from pathlib import Path
 
 from sqlalchemy import delete
 
+from auth.connections.models import Connection
+from auth.connections.transport import gather_connections, scatter_connections
 from auth.keys import platform
 from auth.keys.errors import KeysLocked
 from auth.keys.models import TenantKey
 from auth.keys.transport import check_keys, gather_keys, read_data_keys, scatter_keys
-from auth.saml.models import SamlConnection
-from auth.saml.service import find_connection, set_connection
 from clinic.patients.resealing import reseal_patients
 from core.blobs import BlobStores
 from core.database import AdminDatabase, ControlSession, TenantScope
@@ -24,7 +24,7 @@ from migrations.runner import create_schema
 from tenants.directory.models import Tenant
 from tenants.lifecycle.purge import CERTIFICATE_TYPE, purge
 from tenants.moving.service import move
-from tenants.portability.bundle import Control, Manifest, Saml, Scrypt, passphrase_key, read_control, verify
+from tenants.portability.bundle import Control, Manifest, Scrypt, passphrase_key, read_control, verify
 from tenants.portability.errors import BundleRefused
 from tenants.portability.export import Progress, export, gather_control
 from tenants.portability.restore import restore_steps
@@ -59,10 +59,11 @@ async def export_tenant(
     wrapping = passphrase_key(passphrase, scrypt) if passphrase and scrypt else master
 
     async def gather(session: ControlSession, tenant: Tenant) -> Control:
-        row = await find_connection(session, tenant)
-        saml = Saml(**{name: getattr(row, name) for name in Saml.model_fields}) if row else None
         return await gather_control(
-            session, tenant, saml, await gather_keys(session, tenant, master, wrapping)
+            session,
+            tenant,
+            await gather_connections(session, tenant),
+            await gather_keys(session, tenant, master, wrapping),
         )
 
     return await export(
@@ -110,8 +111,7 @@ async def restore_tenant(
         await create_schema(admin, tenant.scope, database_url(settings, tenant.cell))
 
     async def scatter(session: ControlSession, tenant: Tenant, kept: Control) -> None:
-        if kept.saml:
-            await set_connection(session, tenant.key, **kept.saml.model_dump())
+        await scatter_connections(session, tenant, kept.connections)
         same_home = tenant.home_host == manifest.tenant.home_host
         scatter_keys(session, tenant, kept.keys, former, wrapping, master, same_home=same_home)
 
@@ -179,7 +179,7 @@ async def purge_tenant(
     master = master_key(settings)
 
     async def forget(session: ControlSession, tenant: Tenant) -> None:
-        for kept in (TenantKey, SamlConnection):
+        for kept in (TenantKey, Connection):
             await session.execute(delete(kept).where(kept.tenant_id == tenant.id))
 
     async def sign(session: ControlSession, told: bytes) -> str:

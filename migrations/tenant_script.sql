@@ -96,22 +96,29 @@ CREATE TABLE used_assertions (
 CREATE INDEX ix_used_assertions_expires_at ON used_assertions (expires_at);
 
 CREATE TABLE users (
-    connection TEXT NOT NULL, 
-    external_id TEXT NOT NULL, 
+    connection_id UUID, 
+    external_id TEXT, 
+    user_name TEXT, 
     email TEXT, 
     display_name TEXT NOT NULL, 
-    roles TEXT[] NOT NULL, 
+    mapped_roles TEXT[] DEFAULT '{}' NOT NULL, 
+    granted_roles TEXT[] DEFAULT '{}' NOT NULL, 
     active BOOLEAN DEFAULT 'true' NOT NULL, 
+    invited_at TIMESTAMP WITH TIME ZONE, 
     last_sign_in_at TIMESTAMP WITH TIME ZONE, 
     id UUID NOT NULL, 
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
     version INTEGER DEFAULT '1' NOT NULL, 
     CONSTRAINT pk_users PRIMARY KEY (id), 
-    CONSTRAINT uq_users_connection_external_id UNIQUE (connection, external_id)
+    CONSTRAINT ck_users_known_by_a_connection CHECK ((connection_id IS NULL) = (external_id IS NULL)), 
+    CONSTRAINT uq_users_connection_id_external_id UNIQUE (connection_id, external_id)
 );
 
+CREATE INDEX ix_users_email ON users (lower(email));
+
 CREATE TABLE login_requests (
+    connection_id UUID NOT NULL, 
     client_id UUID NOT NULL, 
     redirect_uri TEXT NOT NULL, 
     code_challenge TEXT NOT NULL, 
@@ -119,7 +126,7 @@ CREATE TABLE login_requests (
     scope TEXT NOT NULL, 
     relay_hash TEXT NOT NULL, 
     browser_hash TEXT NOT NULL, 
-    saml_request_id TEXT NOT NULL, 
+    request_id TEXT NOT NULL, 
     expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
     used_at TIMESTAMP WITH TIME ZONE, 
     id UUID NOT NULL, 
@@ -169,6 +176,8 @@ CREATE TABLE physicians (
 CREATE TABLE sessions (
     user_id UUID NOT NULL, 
     client_id UUID NOT NULL, 
+    connection_id UUID, 
+    provider_session TEXT, 
     roles TEXT[] NOT NULL, 
     expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
     revoked_at TIMESTAMP WITH TIME ZONE, 

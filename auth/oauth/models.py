@@ -20,11 +20,13 @@ class OAuthClient(Row, TenantBase):
 
 
 class LoginRequest(Row, TenantBase):
-    """A sign-in on its way through the identity provider. The browser holds a cookie whose hash is here, the
-    identity provider returns `relay_hash`'s preimage, and its answer must name `saml_request_id`."""
+    """A sign-in on its way through the identity provider of the connection `connection_id`. The browser holds a cookie
+    whose hash is here, the identity provider returns `relay_hash`'s preimage, and its answer must name `request_id`
+    where the protocol has one."""
 
     __tablename__ = "login_requests"
 
+    connection_id: Mapped[UUID]
     client_id: Mapped[UUID] = mapped_column(ForeignKey("oauth_clients.id"))
     redirect_uri: Mapped[str]
     code_challenge: Mapped[str]
@@ -32,7 +34,7 @@ class LoginRequest(Row, TenantBase):
     scope: Mapped[str]
     relay_hash: Mapped[str] = mapped_column(unique=True)
     browser_hash: Mapped[str]
-    saml_request_id: Mapped[str]
+    request_id: Mapped[str]
     expires_at: Mapped[datetime] = mapped_column(index=True)
     used_at: Mapped[datetime | None]
 

@@ -1,21 +1,21 @@
 """The tenant's authorization server."""
 
-import secrets
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Cookie, Form, Query, Request, Response
+from fastapi import APIRouter, Form, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
+from auth.connections.browser import BrowserSecret, keep_or_make, set_browser_secret
+from auth.connections.errors import NoConnection
+from auth.connections.service import Asked, SignIn, choose, enabled_connections
 from auth.keys.service import KeyRing, public_token_keys
 from auth.oauth.errors import OAuthError
 from auth.oauth.schemas import JwkSet, ServerMetadata, TokenResponse
 from auth.oauth.service import answer_url, check_challenge, find_client, redeem
 from auth.people.service import end_session
 from auth.roles import SCOPES
-from auth.saml.errors import NoConnection
-from auth.saml.routes import BROWSER_COOKIE
-from auth.saml.service import SignIn, begin
+from auth.saml.service import begin
 from auth.tokens.service import granted_scope, issue
 from core.access import Control, Principal, Tenant, context_of, signed_in
 from core.database import Database
@@ -52,7 +52,11 @@ async def authorize(
     code_challenge_method: Annotated[str, Query(max_length=16)] = "",
     state: Annotated[str | None, Query(max_length=500)] = None,
     scope: Annotated[str, Query(max_length=1000)] = "",
-    browser_secret: Annotated[str | None, Cookie(alias=BROWSER_COOKIE, min_length=43, max_length=43)] = None,
+    connection: Annotated[str, Query(max_length=63, description="The name of one of several.")] = "",
+    login_hint: Annotated[
+        str, Query(max_length=320, description="An e-mail address, whose domain chooses the connection.")
+    ] = "",
+    browser_secret: BrowserSecret = "",
 ) -> RedirectResponse:
     origin = context_of(request).origin
     if request.url.hostname != urlsplit(origin).hostname:
@@ -64,6 +68,11 @@ async def authorize(
         if response_type != "code":
             raise OAuthError("unsupported_response_type", "Send `response_type=code`.")
         check_challenge(code_challenge, code_challenge_method)
+        chosen = choose(await enabled_connections(database, tenant), connection, login_hint)
+        if chosen is None:
+            raise OAuthError(
+                "invalid_request", "There are several connections here: name one with `connection`."
+            )
     except OAuthError as error:  # from here on the redirect URI is the client's own, which wants to know
         return RedirectResponse(
             answer_url(
@@ -71,24 +80,17 @@ async def authorize(
             ),
             status_code=303,
         )
-    # One secret per browser, not per sign-in: two tabs must not spoil each other's.
-    browser_secret = browser_secret or secrets.token_urlsafe(32)
+    browser_secret = keep_or_make(browser_secret)
     url = await begin(
         database,
         keys,
         SignIn(tenant, origin),
-        client_id=client.id,
-        redirect_uri=redirect_uri,
-        code_challenge=code_challenge,
-        state=state,
-        scope=scope,
+        chosen,
+        Asked(client.id, redirect_uri, code_challenge, state, scope),
         browser_secret=browser_secret,
     )
     response = RedirectResponse(url, status_code=303, headers={"Cache-Control": "no-store"})
-    # SameSite=None: the identity provider's answer is a cross-site POST, which carries no stricter cookie.
-    response.set_cookie(
-        BROWSER_COOKIE, browser_secret, max_age=600, secure=True, httponly=True, samesite="none"
-    )
+    set_browser_secret(response, browser_secret)
     return response
 
 

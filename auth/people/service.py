@@ -4,9 +4,12 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
+from auth.connections.domains import domain_of
+from auth.connections.errors import SignInRefused
+from auth.connections.models import Connection
 from auth.oauth.service import SESSION_LIFE
 from auth.people.errors import UserNotFound
 from auth.people.models import SignInSession, User
@@ -18,31 +21,84 @@ from core.ids import new_id
 async def sign_in(
     session: TenantSession,
     *,
-    connection: str,
+    connection: Connection,
     external_id: str,
     email: str | None,
-    display_name: str,
+    display_name: str | None,
     roles: list[str],
     client_id: UUID,
-) -> SignInSession | None:
-    """Start a session for somebody the identity provider vouched for, made known just in time or brought up to
-    date. Returns None for a user who was deactivated here."""
+    provider_session: str | None = None,
+) -> SignInSession:
+    """Start a session for somebody whom the connection's identity provider vouched for: known from before, invited
+    under this e-mail address, or made known now if the connection allows it. `roles` are what the provider's groups
+    brought; those that were granted here come on top, but never more than `patient` by a connection for patients.
+
+    Raises `SignInRefused`.
+    """
     now = utcnow()
-    changed = {"email": email, "display_name": display_name, "roles": roles, "last_sign_in_at": now}
-    user = (
-        await session.execute(
-            insert(User)
-            .values(id=new_id(), connection=connection, external_id=external_id, **changed)
-            .on_conflict_do_update(index_elements=["connection", "external_id"], set_=changed)
-            .returning(User)
-        )
-    ).scalar_one()
+    user = await _known_user(session, connection, external_id, email)
+    if user is None:
+        if connection.provision == "invited":
+            raise SignInRefused(
+                "login.not-invited", "the person is not known here, and the connection makes nobody known"
+            )
+        user = await _make_known(session, connection, external_id, email or external_id)
     if not user.active:
-        return None
-    started = SignInSession(user_id=user.id, client_id=client_id, roles=roles, expires_at=now + SESSION_LIFE)
+        raise SignInRefused("login.deactivated", "the person was deactivated here")
+    user.email = email or user.email
+    user.display_name = display_name or user.display_name
+    user.mapped_roles, user.last_sign_in_at = roles, now
+    allowed = (
+        user.roles if connection.audience == "staff" else [role for role in user.roles if role == "patient"]
+    )
+    if not allowed:
+        raise SignInRefused(
+            "login.no-role", "none of the person's groups is mapped to a role, and none was granted"
+        )
+    started = SignInSession(
+        user_id=user.id,
+        client_id=client_id,
+        connection_id=connection.id,
+        provider_session=provider_session,
+        roles=allowed,
+        expires_at=now + SESSION_LIFE,
+    )
     session.add(started)
     await session.flush()
     return started
+
+
+async def _known_user(
+    session: TenantSession, connection: Connection, external_id: str, email: str | None
+) -> User | None:
+    """Who is called `external_id` by the connection, or else was invited by `email` and is bound to it from now on."""
+    known = select(User).where(User.connection_id == connection.id, User.external_id == external_id)
+    user: User | None = await session.scalar(known.with_for_update())
+    # Patients sign themselves up where they please; an address that they show there makes nobody a physician here.
+    if user is not None or email is None or connection.audience == "patients":
+        return user
+    if connection.email_domains and domain_of(email) not in connection.email_domains:
+        return None
+    invited = select(User).where(User.external_id.is_(None), func.lower(User.email) == email.lower())
+    found = (await session.scalars(invited.limit(2).with_for_update())).all()
+    if len(found) > 1:
+        raise SignInRefused("login.ambiguous-email", "several invited people have this e-mail address")
+    for user in found:
+        user.connection_id, user.external_id = connection.id, external_id
+    return found[0] if found else None
+
+
+async def _make_known(
+    session: TenantSession, connection: Connection, external_id: str, display_name: str
+) -> User:
+    made = insert(User).values(
+        id=new_id(), connection_id=connection.id, external_id=external_id, display_name=display_name
+    )
+    # Twice at once is the same person: the second waits for the first, and changes nothing.
+    same = made.on_conflict_do_update(
+        index_elements=["connection_id", "external_id"], set_={"external_id": external_id}
+    )
+    return (await session.execute(same.returning(User))).scalar_one()
 
 
 async def end_session(session: TenantSession, session_id: UUID) -> datetime | None:

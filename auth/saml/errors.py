@@ -1,43 +1,11 @@
-"""What SAML sign-in can refuse.
+"""What SAML sign-in can refuse."""
 
-A refusal names the check that refused, so that an administrator can find the cause. That name belongs into
-the tenant's audit log and not into the browser's answer: told apart, "could not decrypt" and "decrypted but
-malformed" are the oracle that breaks CBC-encrypted assertions (Jager and Somorovsky, CCS 2011).
-"""
-
-from typing import Any
-
-from core.problems import NotFound, Problem
+from auth.connections.errors import SignInRefused
 
 
-class SamlRefused(Problem):
-    """An identity provider's response was not accepted.
-
-    `check_id` is stable (`saml.transform-forbidden`); `explanation` is fixed text that never quotes the
-    document. Both travel between processes; neither is part of the problem document.
-    """
-
-    status, slug, title = 403, "saml-refused", "The sign-in was refused"
-
-    def __init__(self, check_id: str, explanation: str = "") -> None:
-        super().__init__("The response of the identity provider was not accepted. Start the sign-in again.")
-        self.check_id = check_id
-        self.explanation = explanation
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), (self.check_id, self.explanation)
-
-    def __str__(self) -> str:
-        return f"{self.check_id}: {self.explanation}" if self.explanation else self.check_id
+class SamlRefused(SignInRefused):
+    """An identity provider's response was not accepted."""
 
 
 class GateRefusal(SamlRefused):
     """Refused by our own gate; every other refusal is the library's."""
-
-
-class UnknownRequest(SamlRefused):
-    """A response that nobody waits for."""
-
-
-class NoConnection(NotFound):
-    slug, title = "no-identity-provider", "Single sign-on is not set up"

@@ -13,9 +13,9 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from lxml import etree
 
+from auth.connections.errors import BadConnection
 from auth.saml.errors import GateRefusal
 from auth.saml.gate import MAX_BYTES, parse
-from auth.saml.service import BadConnection
 from auth.saml.signature import DS
 from core.clock import utcnow
 

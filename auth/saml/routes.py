@@ -2,13 +2,15 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Cookie, Form, Request, Response
+from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import RedirectResponse
 
+from auth.connections.browser import BrowserSecret
+from auth.connections.errors import SignInRefused
+from auth.connections.service import SignIn
 from auth.keys.service import KeyRing
-from auth.saml.errors import SamlRefused
 from auth.saml.request import sp_metadata
-from auth.saml.service import SignIn, SignInJail, complete, service_provider
+from auth.saml.service import SignInJail, complete, service_provider
 from core.access import Tenant, context_of
 from core.database import Database
 from core.limits import RateLimited, declared_limits, limiter
@@ -16,8 +18,6 @@ from core.parts import part
 from core.problems import responses
 
 router = APIRouter(tags=["single sign-on"])
-
-BROWSER_COOKIE = "__Host-dd-login"
 
 
 @router.get(
@@ -39,7 +39,7 @@ async def metadata(request: Request, tenant: Tenant, keys: Annotated[KeyRing, pa
     operation_id="saml_acs",
     response_class=RedirectResponse,
     status_code=303,
-    responses=responses(SamlRefused, RateLimited),
+    responses=responses(SignInRefused, RateLimited),
     dependencies=[declared_limits],
 )
 @limiter.limit("60/minute")
@@ -51,7 +51,7 @@ async def assertion_consumer_service(
     jail: Annotated[SignInJail, part(SignInJail)],
     saml_response: Annotated[str, Form(alias="SAMLResponse", max_length=400_000)] = "",
     relay_state: Annotated[str, Form(alias="RelayState", max_length=200)] = "",
-    browser_secret: Annotated[str, Cookie(alias=BROWSER_COOKIE, max_length=200)] = "",
+    browser_secret: BrowserSecret = "",
 ) -> RedirectResponse:
     url = await complete(
         database,

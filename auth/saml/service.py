@@ -1,20 +1,25 @@
 """Signing in through a tenant's SAML identity provider."""
 
-import hmac
-import logging
 import secrets
-from dataclasses import dataclass
 from datetime import timedelta
 
 from sqlalchemy import delete, select
 from sqlalchemy.dialects.postgresql import insert
 
+from auth.connections.errors import BadConnection
+from auth.connections.models import Connection
+from auth.connections.service import (
+    Asked,
+    Asserted,
+    SignIn,
+    enter,
+    refusals_recorded,
+    remember,
+    spend_request,
+)
+from auth.connections.settings import find_connection, new_connection, put_connection
 from auth.keys.service import KeyRing
-from auth.oauth.models import LoginRequest
-from auth.oauth.service import LOGIN_LIFE, answer_url, hash_secret, make_code
-from auth.people.service import sign_in
-from auth.roles import ROLES
-from auth.saml.errors import NoConnection, SamlRefused, UnknownRequest
+from auth.saml.errors import SamlRefused
 from auth.saml.models import SamlConnection, UsedAssertion
 from auth.saml.parties import IdentityProvider, ServiceProvider
 from auth.saml.request import authn_request_url
@@ -23,12 +28,8 @@ from core.clock import utcnow
 from core.database import ControlSession, Database, TenantScope, TenantSession
 from core.ids import UUID, new_id
 from core.jail import Jail, JailCrash, JailTimeout
-from core.problems import Invalid
-from tenants.audit.service import audit, record
 from tenants.directory.models import Tenant
-from tenants.directory.service import find_tenant, next_epoch
-
-log = logging.getLogger(__name__)
+from tenants.directory.service import find_tenant
 
 VALIDATION_LIMIT_S = 3.0
 CLOCK_SKEW = timedelta(minutes=5)  # what python3-saml allows; a used assertion is remembered that much longer
@@ -37,20 +38,8 @@ CLOCK_SKEW = timedelta(minutes=5)  # what python3-saml allows; a used assertion 
 TRANSIENT = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"  # SAML Core 2.0, 8.3.8
 
 
-class BadConnection(Invalid):
-    slug, title = "bad-connection", "Not a usable identity provider"
-
-
 class SignInJail(Jail):
     """Workers for identity providers' responses alone: anybody can send one, and must not hold up the clinic."""
-
-
-@dataclass(frozen=True)
-class SignIn:
-    """The tenant a sign-in is for, with its home origin: never the Host header's."""
-
-    tenant: TenantScope
-    origin: str
 
 
 def entity_id(origin: str) -> str:
@@ -71,54 +60,71 @@ async def set_connection(
     session: ControlSession,
     slug: str,
     *,
+    name: str = "main",
     idp_entity_id: str,
     sso_url: str,
     certificates: list[str],
     role_mapping: dict[str, str],
-) -> SamlConnection:
-    """Name a tenant's identity provider and what its groups may do. Raises `BadConnection`."""
-    unknown = sorted(set(role_mapping.values()) - set(ROLES))
-    if unknown:
-        raise BadConnection(f"No role is called {', '.join(unknown)}; there are {', '.join(ROLES)}.")
+) -> Connection:
+    """Name a tenant's identity provider and what its groups may do. Raises `BadConnection`.
+
+    Another provider under the same name is another connection to the people: what it calls them means nothing of
+    whom the former one called so.
+    """
     if not certificates:
         raise BadConnection("Give at least one signing certificate of the identity provider.")
     if not sso_url.startswith(("https://", "http://127.0.0.1", "http://localhost")):
         raise BadConnection("The sign-in address must be https (http only on loopback).")
     tenant = await find_tenant(session, slug, lock=True)
-    connection = await find_connection(session, tenant)
+    connection = await find_connection(session, tenant, name, "saml")
     if connection is None:
-        connection = SamlConnection(tenant_id=tenant.id)
-        session.add(connection)
-    connection.idp_entity_id, connection.sso_url = idp_entity_id, sso_url
-    connection.certificates, connection.role_mapping = certificates, dict(role_mapping)
-    connection.email_attribute, connection.name_attribute = "email", "displayName"
-    connection.groups_attribute = "groups"
-    tenant.epoch = await next_epoch(session)
-    record(session, tenant, "sso.saml.set", idp=idp_entity_id)
+        connection = new_connection(
+            tenant, name, "saml", groups="groups", email="email", full_name="displayName"
+        )
+    particulars = await session.get(SamlConnection, (tenant.id, connection.id))
+    if particulars is not None and particulars.idp_entity_id != idp_entity_id:
+        await session.delete(particulars)
+        await session.flush()
+        particulars, connection.id = None, new_id()
+    await put_connection(session, tenant, connection, role_mapping=dict(role_mapping))
+    if particulars is None:
+        particulars = SamlConnection(tenant_id=tenant.id, id=connection.id)
+        session.add(particulars)
+    particulars.idp_entity_id, particulars.sso_url = idp_entity_id, sso_url
+    particulars.certificates = certificates
     await session.flush()
     return connection
 
 
-async def find_connection(session: ControlSession, tenant: Tenant) -> SamlConnection | None:
-    """The tenant's identity provider, if one is named."""
-    connection: SamlConnection | None = await session.scalar(
-        select(SamlConnection).where(SamlConnection.tenant_id == tenant.id)
-    )
-    return connection
-
-
-async def _connection(database: Database, tenant: TenantScope) -> SamlConnection:
-    async with database.control() as session:
-        connection = await session.scalar(
-            select(SamlConnection)
-            .join(Tenant, Tenant.id == SamlConnection.tenant_id)
-            .where(Tenant.key == tenant.key)
-        )
+async def find_saml(
+    session: ControlSession, tenant: Tenant, name: str
+) -> tuple[Connection, SamlConnection] | None:
+    """The tenant's SAML connection of this name, if there is one. Raises `BadConnection`."""
+    connection = await find_connection(session, tenant, name, "saml")
     if connection is None:
-        raise NoConnection(
-            "Single sign-on is not set up yet; an administrator runs `dermadetect sso saml set`."
+        return None
+    return connection, await session.get_one(SamlConnection, (tenant.id, connection.id))
+
+
+async def _connection(
+    database: Database, tenant: TenantScope, connection_id: UUID
+) -> tuple[Connection, IdentityProvider]:
+    """The connection that a sign-in began with, unless it has been removed or switched off since."""
+    query = (
+        select(Connection, SamlConnection)
+        .join(
+            SamlConnection,
+            (SamlConnection.tenant_id == Connection.tenant_id) & (SamlConnection.id == Connection.id),
         )
-    return connection
+        .join(Tenant, Tenant.id == Connection.tenant_id)
+        .where(Tenant.key == tenant.key, Connection.id == connection_id, Connection.enabled)
+    )
+    async with database.control() as session:
+        row = (await session.execute(query)).one_or_none()
+    if row is None:
+        raise SamlRefused("login.connection-removed", "the connection is not in use any more")
+    connection, particulars = row
+    return connection, _identity_provider(particulars)
 
 
 def _identity_provider(connection: SamlConnection) -> IdentityProvider:
@@ -129,37 +135,26 @@ async def begin(
     database: Database,
     keys: KeyRing,
     where: SignIn,
+    connection: Connection,
+    asked: Asked,
     *,
-    client_id: UUID,
-    redirect_uri: str,
-    code_challenge: str,
-    state: str | None,
-    scope: str,
     browser_secret: str,
 ) -> str:
-    """Remember a sign-in and return the identity provider's URL to send the browser to. Raises `NoConnection`."""
-    connection = await _connection(database, where.tenant)
+    """Remember a sign-in and return the identity provider's URL to send the browser to."""
+    _, idp = await _connection(database, where.tenant, connection.id)
     key = await keys.saml_key(where.tenant)
     relay_state = secrets.token_urlsafe(32)
-    url, request_id = authn_request_url(
-        service_provider(where.origin, key.private_pem, key.certificate_pem),
-        _identity_provider(connection),
-        relay_state,
+    sp = service_provider(where.origin, key.private_pem, key.certificate_pem)
+    url, request_id = authn_request_url(sp, idp, relay_state)
+    await remember(
+        database,
+        where,
+        connection,
+        asked,
+        relay_secret=relay_state,
+        browser_secret=browser_secret,
+        request_id=request_id,
     )
-    async with database.tenant(where.tenant) as session:
-        session.add(
-            LoginRequest(
-                client_id=client_id,
-                redirect_uri=redirect_uri,
-                code_challenge=code_challenge,
-                state=state,
-                scope=scope,
-                relay_hash=hash_secret(relay_state),
-                browser_hash=hash_secret(browser_secret),
-                saml_request_id=request_id,
-                expires_at=utcnow() + LOGIN_LIFE,
-            )
-        )
     return url
 
 
@@ -175,49 +170,17 @@ async def complete(
 ) -> str:
     """Check the identity provider's response and return where to send the browser with its code.
 
-    Raises `SamlRefused`, after writing the failed check to the tenant's audit log.
+    Raises `SignInRefused`, after writing the failed check to the tenant's audit log.
     """
-    try:
-        login = await _spend_request(database, where.tenant, relay_state, browser_secret)
-        connection = await _connection(database, where.tenant)
+    async with refusals_recorded(database, where.tenant):
+        login = await spend_request(database, where.tenant, relay_state, browser_secret)
+        connection, idp = await _connection(database, where.tenant, login.connection_id)
         key = await keys.saml_key(where.tenant)
-        identity = await _validate(
-            jail,
-            saml_response,
-            service_provider(where.origin, key.private_pem, key.certificate_pem),
-            _identity_provider(connection),
-            login.saml_request_id,
-        )
-        return await _enter(database, where, connection, login, identity)
-    except UnknownRequest as refusal:
-        # Anybody can send one; it must not fill a log that only grows.
-        log.warning("sign-in refused", extra={"check": refusal.check_id})
-        raise
-    except SamlRefused as refusal:
-        log.warning("sign-in refused", extra={"check": refusal.check_id})
-        async with database.tenant(where.tenant) as session:
-            audit(session, None, "sign-in.refused", check=refusal.check_id)
-        raise
-
-
-async def _spend_request(
-    database: Database, tenant: TenantScope, relay_state: str, browser_secret: str
-) -> LoginRequest:
-    """Use up the sign-in that this browser started. One that somebody else tries to finish is not used up."""
-    async with database.tenant(tenant) as session:
-        login = await session.scalar(
-            select(LoginRequest).where(LoginRequest.relay_hash == hash_secret(relay_state)).with_for_update()
-        )
-        if login is None:
-            raise UnknownRequest("login.unknown-request", "no sign-in of this tenant waits for this response")
-        if not hmac.compare_digest(login.browser_hash, hash_secret(browser_secret)):
-            raise SamlRefused("login.other-browser", "another browser started this sign-in")
-        if login.used_at is not None:
-            raise SamlRefused("login.used-request", "this sign-in has had its response")
-        if login.expires_at <= utcnow():
-            raise SamlRefused("login.expired", "the sign-in took longer than ten minutes")
-        login.used_at = utcnow()
-    return login
+        sp = service_provider(where.origin, key.private_pem, key.certificate_pem)
+        identity = await _validate(jail, saml_response, sp, idp, login.request_id)
+        person = _person(connection, identity)
+        await _use_assertion(database, where.tenant, identity)
+        return await enter(database, where, connection, login, person)
 
 
 async def _validate(
@@ -231,38 +194,21 @@ async def _validate(
         raise SamlRefused("saml.crashed", "checking the response failed") from None
 
 
-async def _enter(
-    database: Database,
-    where: SignIn,
-    connection: SamlConnection,
-    login: LoginRequest,
-    identity: AssertedIdentity,
-) -> str:
+def _person(connection: Connection, identity: AssertedIdentity) -> Asserted:
     if identity.name_id_format == TRANSIENT:
         # A name that is new at every sign-in would make a new person each time.
         raise SamlRefused("login.transient-name-id", "the identity provider must send a persistent NameID")
-    groups = identity.attributes.get(connection.groups_attribute, [])
-    roles = sorted({connection.role_mapping[group] for group in groups if group in connection.role_mapping})
-    if not roles:
-        raise SamlRefused("login.no-role", "none of the person's groups is mapped to a role")
-    email = next(iter(identity.attributes.get(connection.email_attribute, [])), None)
-    name = next(iter(identity.attributes.get(connection.name_attribute, [])), None)
-    await _use_assertion(database, where.tenant, identity)
-    async with database.tenant(where.tenant) as session:
-        started = await sign_in(
-            session,
-            connection=identity.issuer,
-            external_id=identity.name_id,
-            email=email,
-            display_name=name or email or identity.name_id,
-            roles=roles,
-            client_id=login.client_id,
-        )
-        if started is None:
-            raise SamlRefused("login.deactivated", "the person was deactivated here")
-        audit(session, started.user_id, "sign-in", started.id)
-        code = await make_code(session, login, started)
-    return answer_url(login.redirect_uri, login.state, where.origin, code=code)
+
+    def first(attribute: str) -> str | None:
+        return next(iter(identity.attributes.get(attribute, [])), None)
+
+    return Asserted(
+        external_id=identity.name_id,
+        email=first(connection.email_attribute),
+        display_name=first(connection.name_attribute),
+        groups=identity.attributes.get(connection.groups_attribute, []),
+        session=identity.session_index,
+    )
 
 
 async def _use_assertion(database: Database, tenant: TenantScope, identity: AssertedIdentity) -> None:

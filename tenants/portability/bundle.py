@@ -104,13 +104,14 @@ class Key(_Strict):
     public: dict[str, Any]
 
 
-class Saml(_Strict):
-    """The tenant's identity provider."""
+class Connection(_Strict):
+    """One of the tenant's identity providers; what the columns mean is `auth`'s business. `particulars` are those of
+    its kind."""
 
-    idp_entity_id: str
-    sso_url: str
-    certificates: list[str]
-    role_mapping: dict[str, str]
+    id: UUID
+    kind: str
+    columns: dict[str, Any]
+    particulars: dict[str, Any]
 
 
 class Control(_Strict):
@@ -120,7 +121,7 @@ class Control(_Strict):
     image_links: str
     hosts: list[str]
     quotas: dict[str, int]
-    saml: Saml | None
+    connections: list[Connection]
     keys: list[Key]
 
 

@@ -26,12 +26,12 @@ from tenants.portability.bundle import (
     MOST_LINE,
     Blob,
     Blobs,
+    Connection,
     Control,
     FileEntry,
     HashedFile,
     Key,
     Manifest,
-    Saml,
     Scrypt,
     Table,
     TenantEntry,
@@ -45,7 +45,7 @@ Progress = Callable[[str, int], None]
 
 
 async def gather_control(
-    session: ControlSession, tenant: Tenant, saml: Saml | None, keys: list[Key]
+    session: ControlSession, tenant: Tenant, connections: list[Connection], keys: list[Key]
 ) -> Control:
     """What the control schema knows of a tenant, with what other rooms know."""
     hosts = (
@@ -57,7 +57,7 @@ async def gather_control(
         image_links=tenant.image_links,
         hosts=list(await session.scalars(hosts)),
         quotas={each.metric: each.limit for each in overrides},
-        saml=saml,
+        connections=connections,
         keys=keys,
     )
 

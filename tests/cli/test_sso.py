@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from auth.connections.errors import BadConnection
 from auth.saml.gate import MAX_BYTES
 from auth.saml.idp_metadata import read_idp_metadata
-from auth.saml.service import BadConnection
 from core.clock import utcnow
 from reference.idp.config import IdpConfig
 from reference.idp.messages import idp_metadata

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from auth.keys.errors import KeysLocked
-from auth.saml.service import set_connection
+from auth.saml.service import find_saml, set_connection
 from core.blobs import BlobStores
 from gateway.lifecycle import export_tenant, purge_tenant, restore_tenant
 from tenants.directory.cache import Directory
@@ -134,6 +134,13 @@ async def test_a_tenant_is_restored_beside_the_one_it_came_from(world: World, so
     assert (record.state, record.home_host, record.limits["ai_calls"]) == (
         "active", "portable-copy.localhost", 4711
     )  # fmt: skip
+    async with world.admin.control() as session:
+        was, now = [(await find_saml(session, each, "main")) for each in (tenant, copy)]
+    assert was is not None
+    assert now is not None
+    assert was[0].id == now[0].id, "its people are known by it"
+    assert now[0].role_mapping == {"doctors": "physician"}
+    assert now[1].idp_entity_id == "https://idp.example"
     for slug in ("portable-copy", "portable"):
         await sees_everything(world, slug, case, report)
     async with world.admin.connection() as connection:

@@ -28,13 +28,14 @@ async def test_rows_that_served_their_purpose_go_and_others_stay(world: World) -
             )
             session.add(
                 LoginRequest(
+                    connection_id=new_id(),
                     client_id=client.id,
                     redirect_uri="",
                     code_challenge="",
                     scope="",
                     relay_hash=name,
                     browser_hash="",
-                    saml_request_id="",
+                    request_id="",
                     expires_at=ended,
                 )
             )

@@ -120,22 +120,30 @@ def upgrade() -> None:
     op.create_index(op.f("ix_used_assertions_expires_at"), "used_assertions", ["expires_at"], unique=False)
     op.create_table(
         "users",
-        sa.Column("connection", sa.Text(), nullable=False),
-        sa.Column("external_id", sa.Text(), nullable=False),
+        sa.Column("connection_id", sa.Uuid(), nullable=True),
+        sa.Column("external_id", sa.Text(), nullable=True),
+        sa.Column("user_name", sa.Text(), nullable=True),
         sa.Column("email", sa.Text(), nullable=True),
         sa.Column("display_name", sa.Text(), nullable=False),
-        sa.Column("roles", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("mapped_roles", postgresql.ARRAY(sa.Text()), server_default="{}", nullable=False),
+        sa.Column("granted_roles", postgresql.ARRAY(sa.Text()), server_default="{}", nullable=False),
         sa.Column("active", sa.Boolean(), server_default="true", nullable=False),
+        sa.Column("invited_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("last_sign_in_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.CheckConstraint(
+            "(connection_id IS NULL) = (external_id IS NULL)", name=op.f("ck_users_known_by_a_connection")
+        ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_users")),
-        sa.UniqueConstraint("connection", "external_id", name=op.f("uq_users_connection_external_id")),
+        sa.UniqueConstraint("connection_id", "external_id", name=op.f("uq_users_connection_id_external_id")),
     )
+    op.create_index("ix_users_email", "users", [sa.text("lower(email)")], unique=False)
     op.create_table(
         "login_requests",
+        sa.Column("connection_id", sa.Uuid(), nullable=False),
         sa.Column("client_id", sa.Uuid(), nullable=False),
         sa.Column("redirect_uri", sa.Text(), nullable=False),
         sa.Column("code_challenge", sa.Text(), nullable=False),
@@ -143,7 +151,7 @@ def upgrade() -> None:
         sa.Column("scope", sa.Text(), nullable=False),
         sa.Column("relay_hash", sa.Text(), nullable=False),
         sa.Column("browser_hash", sa.Text(), nullable=False),
-        sa.Column("saml_request_id", sa.Text(), nullable=False),
+        sa.Column("request_id", sa.Text(), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("used_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("id", sa.Uuid(), nullable=False),
@@ -194,6 +202,8 @@ def upgrade() -> None:
         "sessions",
         sa.Column("user_id", sa.Uuid(), nullable=False),
         sa.Column("client_id", sa.Uuid(), nullable=False),
+        sa.Column("connection_id", sa.Uuid(), nullable=True),
+        sa.Column("provider_session", sa.Text(), nullable=True),
         sa.Column("roles", postgresql.ARRAY(sa.Text()), nullable=False),
         sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),

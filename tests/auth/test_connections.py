@@ -1,0 +1,213 @@
+"""Which connection somebody signs in by, and who they are then: invited, known, or nobody."""
+
+from uuid import UUID
+
+import pytest
+
+from auth.connections.errors import BadConnection, NoConnection, SignInRefused
+from auth.connections.models import Connection
+from auth.connections.service import choose, mapped_roles
+from auth.connections.settings import find_connection, new_connection, put_connection
+from auth.oauth.service import register_client
+from auth.people.models import SignInSession, User
+from auth.people.service import sign_in
+from auth.saml.request import new_sp_key
+from auth.saml.service import set_connection
+from core.ids import new_id
+from tenants.directory.models import Tenant
+from tenants.directory.service import find_tenant
+from tests.fixtures.browser import Browser, SignIn
+from tests.fixtures.world import CLIENT_ID, REDIRECT_URI, World
+
+
+def connection_of(name: str = "main", **changes: object) -> Connection:
+    tenant = Tenant(id=new_id())
+    made = new_connection(tenant, name, "oidc", groups="groups", email="email", full_name="name")
+    for each, value in changes.items():
+        setattr(made, each, value)
+    return made
+
+
+def name_of() -> str:
+    return f"{new_id()}@Clinic.example"
+
+
+async def invite(world: World, email: str, *granted: str, active: bool = True) -> UUID:
+    async with world.database.tenant(world.tenant().scope) as session:
+        user = User(email=email, display_name="Invited", granted_roles=list(granted), active=active)
+        session.add(user)
+        await session.flush()
+        return user.id
+
+
+async def enter(
+    world: World, connection: Connection, external_id: str, email: str | None, *roles: str
+) -> SignInSession:
+    async with world.database.tenant(world.tenant().scope) as session:
+        client = await register_client(session, CLIENT_ID, "Test app", [REDIRECT_URI])
+        return await sign_in(
+            session,
+            connection=connection,
+            external_id=external_id,
+            email=email,
+            display_name=None,
+            roles=list(roles),
+            client_id=client.id,
+        )
+
+
+async def refused(world: World, connection: Connection, email: str | None, *roles: str) -> str:
+    with pytest.raises(SignInRefused) as refusal:
+        await enter(world, connection, name_of(), email, *roles)
+    return refusal.value.check_id
+
+
+async def test_whom_an_invitation_names_is_bound_at_the_first_sign_in(world: World) -> None:
+    email, connection = name_of(), connection_of(provision="invited")
+    user_id = await invite(world, email, "tenant_admin")
+    first = await enter(world, connection, "subject-1", email.lower(), "physician")
+    assert first.user_id == user_id
+    assert first.roles == ["physician", "tenant_admin"]
+    assert first.connection_id == connection.id
+    # From now on the address says nothing: the provider's name does.
+    again = await enter(world, connection, "subject-1", "other@clinic.example")
+    assert (again.user_id, again.roles) == (user_id, ["tenant_admin"])
+    assert await refused(world, connection, email, "physician") == "login.not-invited"
+
+
+async def test_one_name_at_two_connections_is_two_people(world: World) -> None:
+    users = {(await enter(world, connection_of(), "jane", None, "referrer")).user_id for _ in range(2)}
+    assert len(users) == 2
+
+
+async def test_nobody_is_bound_by_an_address_that_the_provider_does_not_speak_for(world: World) -> None:
+    email = name_of()
+    await invite(world, email, "tenant_admin")
+    elsewhere = connection_of(email_domains=["other.example"], provision="invited")
+    assert await refused(world, elsewhere, email) == "login.not-invited"
+    assert await refused(world, connection_of(provision="invited"), None) == "login.not-invited"
+    patients = connection_of(audience="patients", default_roles=["patient"])
+    assert (await enter(world, patients, name_of(), email, "patient")).roles == ["patient"]
+    ours = connection_of(email_domains=["clinic.example"], provision="invited")
+    assert (await enter(world, ours, name_of(), email)).roles == ["tenant_admin"]
+
+
+async def test_an_address_of_two_invitations_binds_neither(world: World) -> None:
+    email = name_of()
+    await invite(world, email, "physician")
+    await invite(world, email.upper(), "tenant_admin")
+    assert await refused(world, connection_of(), email, "referrer") == "login.ambiguous-email"
+
+
+async def test_whoever_was_deactivated_before_the_first_sign_in_stays_out(world: World) -> None:
+    email = name_of()
+    await invite(world, email, "physician", active=False)
+    assert await refused(world, connection_of(), email) == "login.deactivated"
+
+
+async def test_a_patients_connection_never_gives_more_than_patient(world: World) -> None:
+    connection = connection_of(audience="patients")
+    started = await enter(world, connection, "pat", None, "patient")
+    async with world.database.tenant(world.tenant().scope) as session:
+        (await session.get_one(User, started.user_id)).granted_roles = ["tenant_admin"]
+    assert (await enter(world, connection, "pat", None, "patient")).roles == ["patient"]
+    assert await refused(world, connection, None, "physician") == "login.no-role"
+
+
+def test_groups_and_the_default_make_the_roles() -> None:
+    connection = connection_of(role_mapping={"a": "physician", "b": "physician"}, default_roles=["referrer"])
+    assert mapped_roles(connection, ["b", "a", "unknown"]) == ["physician", "referrer"]
+    assert mapped_roles(connection, []) == ["referrer"]
+
+
+def test_a_name_or_an_address_chooses_among_connections() -> None:
+    clinic = connection_of("clinic", email_domains=["clinic.example", "xn--bcher-kva.example"])
+    labs, open_to_all = connection_of("labs", email_domains=["labs.example"]), connection_of("open")
+    several = [clinic, labs, open_to_all]
+    assert choose([labs], "", "who@clinic.example") is labs
+    assert choose(several, "open", "who@labs.example") is open_to_all
+    assert choose(several, "", "Who@LABS.example") is labs
+    assert choose(several, "", "wer@bücher.example") is clinic
+    for hint in ("", "nobody@nowhere.example", "labs.example", "@", "who@" + "x" * 300):
+        assert choose(several, "", hint) is None
+    for connections, name in ((several, "other"), ([], "")):
+        with pytest.raises(NoConnection):
+            choose(connections, name, "")
+
+
+async def test_another_provider_under_the_same_name_knows_nobody(world: World) -> None:
+    ids = []
+    for entity in ("https://one.example", "https://one.example", "https://two.example"):
+        async with world.admin.control() as session:
+            connection = await set_connection(
+                session,
+                "globex",
+                name="changing",
+                idp_entity_id=entity,
+                sso_url=f"{entity}/sso",
+                certificates=["MII"],
+                role_mapping={"doctors": "physician"},
+            )
+            ids.append(connection.id)
+    assert ids[0] == ids[1] != ids[2]
+    async with world.admin.control() as session:
+        tenant = await find_tenant(session, "globex")
+        connection_now = await find_connection(session, tenant, "changing")
+        assert connection_now is not None
+        assert connection_now.role_mapping == {"doctors": "physician"}
+        await session.delete(connection_now)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "says"),
+    [
+        ("Main", {}, "lowercase"),
+        ("main", {"role_mapping": {"a": "emperor"}}, "No role is called emperor"),
+        ("main", {"default_roles": ["emperor"]}, "No role is called emperor"),
+        ("main", {"audience": "patients", "default_roles": ["physician"]}, "no other role"),
+        ("main", {"email_domains": ["not a domain"]}, "not an e-mail domain"),
+        ("main", {"email_domains": ["TAKEN.example"]}, "has the domain taken.example"),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_by_name(
+    world: World, name: str, changes: dict[str, object], says: str
+) -> None:
+    async def put() -> None:
+        async with world.admin.control() as session:
+            tenant = await find_tenant(session, "globex", lock=True)
+            for each, values in (("taken", {"email_domains": ["taken.example"]}), (name, changes)):
+                connection = new_connection(tenant, each, "oidc", groups="g", email="e", full_name="n")
+                await put_connection(session, tenant, connection, **values)
+
+    with pytest.raises(BadConnection, match=says):
+        await put()
+
+
+async def test_an_app_is_sent_to_the_connection_that_it_or_the_person_names(world: World) -> None:
+    await world.create_tenant("several")
+    for name in ("labs", "clinic"):
+        async with world.admin.control() as session:
+            await set_connection(
+                session,
+                "several",
+                name=name,
+                idp_entity_id=f"https://{name}.example",
+                sso_url=f"https://{name}.example/sso",
+                certificates=[new_sp_key("https://idp.example")[1]],
+                role_mapping={"doctors": "physician"},
+            )
+            tenant = await find_tenant(session, "several", lock=True)
+            connection = await find_connection(session, tenant, name)
+            assert connection is not None
+            await put_connection(session, tenant, connection, email_domains=[f"{name}.example"])
+    async with Browser(world.app) as browser:
+        sign_in = SignIn(browser, "http://several.localhost:8000")
+        for changed, target in (
+            ({"connection": "labs"}, "https://labs.example/sso?SAMLRequest="),
+            ({"login_hint": "jo@clinic.example"}, "https://clinic.example/sso?SAMLRequest="),
+            ({}, f"{REDIRECT_URI}?error=invalid_request"),
+        ):
+            answer = await sign_in.authorize(**changed)
+            assert answer.status_code == 303
+            assert answer.headers["Location"].startswith(target)
+        assert (await sign_in.authorize(connection="other")).status_code == 404
