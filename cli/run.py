@@ -15,7 +15,7 @@ import typer
 from cli.output import warn
 
 if TYPE_CHECKING:
-    from core.database import AdminDatabase, ControlSession, TenantSession
+    from core.database import AdminDatabase, ControlSession, Database, TenantScope, TenantSession
     from core.settings import Settings
 
 FAILED, USAGE, PARTLY_FAILED, NOT_CONFIGURED, STOPPED = 1, 2, 3, 4, 5
@@ -102,8 +102,8 @@ def in_control(verb: Callable[["ControlSession"], Awaitable[T]]) -> T:
     return run(work)
 
 
-def in_tenant(slug: str, verb: Callable[["TenantSession"], Awaitable[T]]) -> T:
-    """The result of `verb` in one transaction in a tenant's schema, as that tenant."""
+def at_tenant(slug: str, verb: Callable[["Database", "TenantScope"], Awaitable[T]]) -> T:
+    """The result of `verb` at a tenant, for verbs of several transactions."""
 
     async def work() -> T:
         from gateway.assembly import open_database
@@ -114,14 +114,23 @@ def in_tenant(slug: str, verb: Callable[["TenantSession"], Awaitable[T]]) -> T:
         try:
             async with database.control() as control:
                 scope = (await find_tenant(control, slug)).scope
-            async with database.tenant(scope) as session:
-                result = await verb(session)
+            result = await verb(database, scope)
             await ring(database)
             return result
         finally:
             await database.close()
 
     return run(work)
+
+
+def in_tenant(slug: str, verb: Callable[["TenantSession"], Awaitable[T]]) -> T:
+    """The result of `verb` in one transaction in a tenant's schema, as that tenant."""
+
+    async def work(database: "Database", scope: "TenantScope") -> T:
+        async with database.tenant(scope) as session:
+            return await verb(session)
+
+    return at_tenant(slug, work)
 
 
 def read_file(path: Path, *, at_most: int) -> bytes:

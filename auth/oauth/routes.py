@@ -23,9 +23,7 @@ from core.limits import RateLimited, declared_limits, limiter
 from core.parts import part
 from core.problems import Unauthenticated, responses
 from core.settings import Settings
-from tenants.audit.service import audit
 from tenants.directory.cache import Directory
-from tenants.directory.service import revoke_session
 
 router = APIRouter(tags=["single sign-on"])
 
@@ -146,14 +144,8 @@ async def logout(
     tenant: Tenant,
     principal: Annotated[Principal, signed_in],
     database: Annotated[Database, part(Database)],
-    control: Control,
 ) -> None:
-    async with database.tenant(tenant) as session:
-        expires_at = await end_session(session, principal.session)
-        if expires_at is not None:
-            audit(session, principal, "sign-out", principal.session)
-    if expires_at is not None:
-        await revoke_session(control, tenant.key, principal.session, expires_at)
+    await end_session(database, tenant, principal.session, principal, "sign-out")
 
 
 @router.get(

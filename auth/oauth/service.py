@@ -21,7 +21,6 @@ from tenants.audit.service import audit, operator
 
 LOGIN_LIFE = timedelta(minutes=10)
 CODE_LIFE = timedelta(seconds=60)
-SESSION_LIFE = timedelta(hours=10)
 
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
 _VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")

@@ -1,21 +1,25 @@
 """Verbs on people and their sign-ins."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from auth.connections.domains import domain_of
 from auth.connections.errors import SignInRefused
 from auth.connections.models import Connection
-from auth.oauth.service import SESSION_LIFE
 from auth.people.errors import UserNotFound
 from auth.people.models import SignInSession, User
+from core.access import Principal
 from core.clock import utcnow
-from core.database import TenantSession
+from core.database import Database, TenantScope, TenantSession
 from core.ids import new_id
+from tenants.audit.service import audit
+from tenants.directory.service import revoke_sessions
+
+SESSION_LIFE = timedelta(hours=10)
 
 
 async def sign_in(
@@ -101,15 +105,41 @@ async def _make_known(
     return (await session.execute(same.returning(User))).scalar_one()
 
 
-async def end_session(session: TenantSession, session_id: UUID) -> datetime | None:
-    """Mark a sign-in session revoked; again does no harm. Returns when its tokens expire at the latest, or None if
-    there is no such session."""
-    row = await session.get(SignInSession, session_id)
-    if row is None:
-        return None
-    row.revoked_at = row.revoked_at or utcnow()
-    await session.flush()
-    return row.expires_at
+async def end_session(
+    database: Database, tenant: TenantScope, session_id: UUID, by: Principal | None, reason: str
+) -> int:
+    """End one sign-in session; see `end_sessions_of`."""
+    return await _end(database, tenant, SignInSession.id == session_id, by, reason)
+
+
+async def end_sessions_of(
+    database: Database, tenant: TenantScope, user_id: UUID, by: Principal | None, reason: str
+) -> int:
+    """End all sign-in sessions of a user: a second later no process takes a token of theirs any more.
+
+    Call it when what makes it necessary is committed, such as the user's deactivation. Again does no harm, and
+    finishes what was interrupted. Returns how many sessions were still open. `reason` goes to the audit log.
+    """
+    return await _end(database, tenant, SignInSession.user_id == user_id, by, reason)
+
+
+async def _end(
+    database: Database, tenant: TenantScope, which: ColumnElement[bool], by: Principal | None, reason: str
+) -> int:
+    async with database.tenant(tenant) as session:
+        rows = (
+            await session.scalars(
+                select(SignInSession).where(which, SignInSession.expires_at > utcnow()).with_for_update()
+            )
+        ).all()
+        opened = [row for row in rows if row.revoked_at is None]
+        for row in opened:
+            row.revoked_at = utcnow()
+            audit(session, by, "session.ended", row.id, reason=reason)
+    if rows:  # also those that were ended before: whoever ended them may not have come to this
+        async with database.control() as control:
+            await revoke_sessions(control, tenant.key, {row.id: row.expires_at for row in rows})
+    return len(opened)
 
 
 async def get_user(session: TenantSession, user_id: UUID) -> User:

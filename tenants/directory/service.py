@@ -10,6 +10,7 @@ from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import delete, func, select, update
+from sqlalchemy.dialects.postgresql import insert
 
 from core.cells import HOME
 from core.database import ControlSession
@@ -279,11 +280,12 @@ async def finish_rollback(session: ControlSession, tenant: Tenant) -> Tenant:
     return await move(session, locked, sources=("rolling-back",), target="rolled-back", reason=None)
 
 
-async def revoke_session(
-    session: ControlSession, tenant_key: str, session_id: UUID, expires_at: datetime
-) -> None:
-    """Refuse the tokens of one sign-in session everywhere; `expires_at` is when the last of them dies. Idempotent."""
-    row = Revocation(
-        tenant_key=tenant_key, session_id=session_id, expires_at=expires_at, epoch=await next_epoch(session)
-    )
-    await session.merge(row)
+async def revoke_sessions(session: ControlSession, tenant_key: str, ended: Mapping[UUID, datetime]) -> None:
+    """Refuse the tokens of sign-in sessions everywhere. `ended` says of each when the last of its tokens dies.
+    Idempotent."""
+    epoch = await next_epoch(session)
+    rows = [
+        {"tenant_key": tenant_key, "session_id": session_id, "expires_at": expires_at, "epoch": epoch}
+        for session_id, expires_at in ended.items()
+    ]
+    await session.execute(insert(Revocation).values(rows).on_conflict_do_nothing())

@@ -17,7 +17,9 @@ from sqlalchemy import select
 
 from auth.keys.models import TenantKey
 from auth.keys.service import KeyRing, generate
-from auth.people.service import end_session
+from auth.people.models import SignInSession
+from auth.people.service import end_sessions_of
+from core.clock import utcnow
 from gateway.assembly import master_key
 from tenants.directory.cache import Directory
 from tenants.directory.models import Tenant
@@ -179,7 +181,7 @@ async def test_a_rotated_key_is_used_at_once_and_a_retired_one_refused(world: Wo
 async def test_a_logout_that_was_interrupted_is_finished_by_the_next(world: World) -> None:
     person = await world.person("coordinator")
     async with world.database.tenant(world.tenant().scope) as session:
-        assert await end_session(session, person.session_id)  # and then the process died
+        (await session.get_one(SignInSession, person.session_id)).revoked_at = utcnow()  # and then it died
     assert (await person.http.post("/auth/logout")).status_code == 204
     assert (await person.http.post("/auth/logout")).status_code == 204
     await world.parts[Directory].refresh()
@@ -192,3 +194,14 @@ async def test_logout_ends_the_token_everywhere(world: World) -> None:
     assert (await person.http.post("/auth/logout")).status_code == 204
     await world.parts[Directory].refresh()
     assert (await person.http.get("/v1/me")).status_code == 401
+
+
+async def test_all_sessions_of_a_person_end_at_once_and_nobody_elses(world: World) -> None:
+    first, second = [await world.person("coordinator", login="leaver") for _ in range(2)]
+    other = await world.person("coordinator")
+    scope = world.tenant().scope
+    assert await end_sessions_of(world.database, scope, first.user_id, None, "deactivated") == 2
+    assert await end_sessions_of(world.database, scope, first.user_id, None, "deactivated") == 0
+    await world.parts[Directory].refresh()
+    answers = [(await each.http.get("/v1/me")).status_code for each in (first, second, other)]
+    assert answers == [401, 401, 200]
