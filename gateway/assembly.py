@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from functools import partial
 
+from auth.connections.fetching import Fetcher
 from auth.keys.service import KeyRing, complete_keys, delete_keys
 from auth.oauth.service import forget_finished
 from auth.saml.service import SignInJail, forget_expired_assertions
@@ -137,6 +138,7 @@ def assemble(settings: Settings) -> Parts:
         Jail(settings.jail_workers, preload=("clinic.images.inspection", "clinic.reports.rendering")),
         Spool(settings.upload_directory, settings.upload_space_bytes),
         SignInJail(max(1, settings.jail_workers // 2), preload=("auth.saml.validation",)),
+        Fetcher(settings.sso_fetch_allow),
         AiClient(
             base_url=str(settings.ai_url) if settings.ai_url else None,
             token=settings.ai_token.get_secret_value() if settings.ai_token else None,

@@ -106,6 +106,11 @@ class Settings(BaseSettings):
         description="Comma-separated addresses of DNS resolvers that verify tenants' own domains; "
         "empty: the machine's.",
     )
+    sso_fetch_allow: str = Field(
+        "",
+        description="Comma-separated hosts of identity providers whose metadata may be fetched although they are not "
+        "on the public internet; one on loopback also by http.",
+    )
     max_body_bytes: int = Field(
         30_000_000, ge=10_000, description="Longest request body that holds photographs, in bytes."
     )
