@@ -8,7 +8,7 @@ import pytest
 from auth.keys.service import KeyRing
 from auth.tokens.errors import TokenRefused
 from auth.tokens.service import TokenVerifier
-from tests.auth.test_saml_gate import ATTACKS as SAML_ATTACKS
+from reference.attacks.corpus import ATTACKS as SAML_ATTACKS
 from tests.auth.test_tokens import ATTACKS as TOKEN_ATTACKS
 from tests.auth.test_tokens import parts_of
 from tests.fixtures.world import World
@@ -18,12 +18,21 @@ PAGE = Path(__file__).parents[2].joinpath("docs/security.md").read_text(encoding
 
 def documented(heading: str) -> dict[str, str]:
     """Attack → check, of the table under a heading."""
-    section = PAGE.split(f"## {heading}\n")[1].split("\n## ")[0]
-    return dict(re.findall(r"^\| `([^`]+)` \| [^|]*\| `([a-z._-]+)` \|$", section, re.M))
+    return dict(re.findall(r"^\| `([^`]+)` \| [^|]*\| `([a-z._-]+)` \|$", section(heading), re.M))
+
+
+def section(heading: str) -> str:
+    return PAGE.split(f"## {heading}\n")[1].split("\n## ")[0]
 
 
 def test_every_saml_attack_is_documented_with_its_check() -> None:
-    assert documented("SAML") == {name: check for name, _, check in SAML_ATTACKS}
+    rows = re.findall(r"^\| `([^`]+)` \| ([^|]*) \| `([a-z._-]+)` \| (.*) \|$", section("SAML"), re.M)
+    found = {}
+    for name, what, check, encrypted in rows:
+        found[name] = (what, check)
+        if encrypted != "–":
+            found[f"{name}-encrypted"] = (what, check if encrypted == "same" else encrypted.strip("`"))
+    assert found == {attack.name: (attack.what, attack.check) for attack in SAML_ATTACKS}
 
 
 async def test_every_token_attack_is_documented_with_its_check(world: World) -> None:
