@@ -1,13 +1,12 @@
 """Every error leaves here: as problem+json (RFC 9457), or as a calm page for a browser that is signing in."""
 
-import html
 import logging
 import socket
 from collections.abc import Mapping
 from typing import Any
 
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse, Response
+from fastapi.responses import JSONResponse, Response
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.orm.exc import StaleDataError
@@ -15,14 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
 from core.problems import Invalid, NotFound, Problem, Stale, TooLarge, Unavailable
+from gateway.pages import render_page
 
 log = logging.getLogger(__name__)
-
-_PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:34rem;margin:15vh auto;padding:0 1.5rem;color:#1d2b36}}
-small{{color:#5a6b78}}</style><h1>{title}</h1><p>{detail}</p><p><small>Reference: {reference}</small></p></html>"""
-
 
 _BROWSER_PATHS = frozenset({"/auth/authorize", "/auth/saml/acs"})
 
@@ -111,18 +105,20 @@ def problem_of(error: Exception) -> Problem:
 
 
 def _wants_page(scope: Scope) -> bool:
-    accept = next((value for name, value in scope["headers"] if name == b"accept"), b"")
-    return scope["path"] in _BROWSER_PATHS and b"text/html" in accept
+    """Browsers come by links and by forms; an identity provider's form may come without a telling `Accept`."""
+    if scope["path"] not in _BROWSER_PATHS:
+        return False
+    headers = dict(scope["headers"])
+    form = headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded")
+    accept = headers.get(b"accept", b"")
+    return b"text/html" in accept or (form and b"json" not in accept)
 
 
 def render(problem: Problem, scope: Scope) -> Response:
     """The response that tells the caller of `scope` about `problem`."""
     request_id: str = scope["state"]["context"].request_id
     if _wants_page(scope):
-        page = _PAGE.format(
-            title=html.escape(problem.title), detail=html.escape(problem.detail), reference=request_id
-        )
-        return HTMLResponse(page, problem.status, headers=problem.headers)
+        return render_page(problem, request_id)
     return JSONResponse(
         problem.document(request_id), problem.status, headers=problem.headers, media_type=problem.media_type
     )

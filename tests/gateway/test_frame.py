@@ -4,8 +4,10 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
+import lxml.html
 import pytest
 
 from core.limits import RateLimited
@@ -68,13 +70,40 @@ async def test_a_long_body_is_refused_while_it_arrives(world: World) -> None:
     assert sent <= world.settings.max_json_bytes + 2_000_000
 
 
-async def test_a_browser_that_signs_in_sees_a_page_with_a_reference(world: World) -> None:
-    http = await world.http(Accept="text/html")
-    answer = await http.get("/auth/authorize", params={"client_id": "<b>", "redirect_uri": "https://x"})
-    assert answer.status_code == 400
+@pytest.mark.parametrize(
+    ("method", "path", "sent", "status"),
+    [
+        ("GET", "/auth/authorize", {"params": {"client_id": "<b>", "redirect_uri": "https://x"}}, 400),
+        ("GET", "/auth/authorize", {"params": {"redirect_uri": "<i>"}}, 422),
+        ("POST", "/auth/saml/acs", {"data": {"SAMLResponse": "PHg+", "RelayState": "<b>"}}, 403),
+    ],
+)
+async def test_a_browser_that_signs_in_sees_a_page_with_a_reference(
+    world: World, method: str, path: str, sent: dict[str, Any], status: int
+) -> None:
+    answer = await (await world.http(Accept="text/html,*/*;q=0.8")).request(method, path, **sent)
+    assert answer.status_code == status
     assert answer.headers["Content-Type"].startswith("text/html")
-    assert answer.headers["X-Request-Id"] in answer.text
-    assert "<b>" not in answer.text
+    page = lxml.html.document_fromstring(answer.text)
+    # What a screen reader goes by, and what every page must have (WCAG 2.2: 2.4.2, 3.1.1, 1.3.1).
+    assert page.get("lang") == "en"
+    assert page.findtext(".//title") == page.findtext(".//main/h1")
+    assert [heading.tag for heading in page.xpath("//h1|//h2|//h3")] == ["h1", "h2"]
+    assert page.findtext(".//main/p/code") == answer.headers["X-Request-Id"]
+    # Nothing runs, nothing is fetched, nothing of the request is repeated.
+    assert not page.xpath("//script|//img|//link|//iframe|//@onclick|//@src|//@href|//b|//i")
+    assert "saml." not in answer.text
+    assert "login." not in answer.text
+
+
+async def test_a_providers_form_has_a_page_for_an_answer_and_a_program_a_document(world: World) -> None:
+    form = {"SAMLResponse": "PHg+", "RelayState": "made up"}
+    for accept, kind in (("*/*", "text/html"), ("application/json", "application/problem+json")):
+        answer = await (await world.http(Accept=accept)).post("/auth/saml/acs", data=form)
+        assert answer.status_code == 403
+        assert answer.headers["Content-Type"].startswith(kind)
+    token = await (await world.http()).post("/auth/token", data={"grant_type": "x"})
+    assert token.headers["Content-Type"] == "application/json"
 
 
 async def limited(world: World, slug: str, **limits: int) -> None:
