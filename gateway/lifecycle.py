@@ -19,8 +19,8 @@ from core.blobs import BlobStores
 from core.database import AdminDatabase, ControlSession, TenantScope
 from core.settings import Settings
 from gateway.assembly import database_url, make_keys, master_key, open_database
-from migrations.rendering import head
-from migrations.runner import create_schema
+from migrations.rendering import head, history
+from migrations.runner import create_schema, upgrade_schema
 from tenants.directory.models import Tenant
 from tenants.lifecycle.purge import CERTIFICATE_TYPE, purge
 from tenants.moving.service import move
@@ -92,9 +92,10 @@ async def restore_tenant(
     """A tenant made of a bundle, or finished. Raises `BundleRefused`, `KeysLocked`, and what `provision` raises."""
     manifest, digest = verify(bundle)
     progress("verified")
-    if manifest.schema_revision != head("tenant"):
+    if manifest.schema_revision not in {revision.id for revision in history("tenant")}:
         raise BundleRefused(
-            f"Its schema is at revision {manifest.schema_revision}; this release restores {head('tenant')} only."
+            f"Its schema is at revision {manifest.schema_revision}, which this release does not know: restore it with "
+            "the release that exported it, or a newer one."
         )
     master, wrapped_by, former = master_key(settings), manifest.wrapped_by, TenantScope(manifest.tenant.key)
     wrapping = master
@@ -108,7 +109,11 @@ async def restore_tenant(
     database = open_database(settings)
 
     async def make_schema(tenant: Tenant) -> None:
-        await create_schema(admin, tenant.scope, database_url(settings, tenant.cell))
+        url = database_url(settings, tenant.cell)
+        await create_schema(admin, tenant.scope, url, manifest.schema_revision)
+
+    async def upgrade(tenant: Tenant) -> None:
+        await upgrade_schema(admin, tenant.scope)
 
     async def scatter(session: ControlSession, tenant: Tenant, kept: Control) -> None:
         await scatter_connections(session, tenant, kept.connections)
@@ -130,6 +135,7 @@ async def restore_tenant(
                 manifest,
                 digest,
                 make_schema=make_schema,
+                upgrade=upgrade,
                 make_keys=partial(make_keys, settings, admin),
                 scatter=scatter,
                 reseal=reseal,
@@ -139,7 +145,7 @@ async def restore_tenant(
             name=manifest.tenant.name,
             plan=manifest.tenant.plan,
             base_domain=settings.base_domain,
-            schema_revision=manifest.schema_revision,
+            schema_revision=head("tenant"),
             successor_of=manifest.tenant.key,
             progress=progress,
         )

@@ -9,6 +9,7 @@ import asyncpg
 from core.cells import HOME
 from core.database import AdminDatabase, TenantScope
 from core.logins import group_login
+from migrations.in_process import upgrade_in_process
 from migrations.rendering import after, head, render, tenant_script
 from tenants.provisioning.roles import (
     OWNER,
@@ -76,9 +77,12 @@ def empty_schema(scope: TenantScope) -> str:
     )
 
 
-async def create_schema(database: AdminDatabase, scope: TenantScope, gateway_url: str) -> None:
+async def create_schema(
+    database: AdminDatabase, scope: TenantScope, gateway_url: str, revision: str | None = None
+) -> None:
     """The provisioning step `schema`: role and schema of a tenant at head, complete or not at all, and the login of its
-    group, with the name and password of the gateway's. What an earlier attempt made with an older release is migrated."""
+    group, with the name and password of the gateway's. What an earlier attempt made with an older release is migrated.
+    With an older `revision` it is made at that, and left for `upgrade_schema`."""
     async with _alone_with(database, scope) as connection:
         before = await revision_of(connection, scope.schema)
         if before is None:
@@ -87,10 +91,10 @@ async def create_schema(database: AdminDatabase, scope: TenantScope, gateway_url
                 await create_login(connection, login, unquote(urlsplit(gateway_url).password or ""))
             await create_role(connection, scope.role)
             await grant_switch(connection, scope.role, login)
-            await connection.execute(schema_script(scope))
+            await connection.execute(schema_script(scope, revision))
             if await has_citus(connection):
                 await connection.execute(f"SELECT citus_schema_distribute('{scope.schema}')")
-        elif before != head("tenant"):
+        elif before != head("tenant") and revision in (None, head("tenant")):
             await connection.execute(_as_owner(scope.schema) + render("tenant", before))
 
 
@@ -103,9 +107,22 @@ async def drop_schema(database: AdminDatabase, scope: TenantScope) -> None:
         )
 
 
-def schema_script(scope: TenantScope) -> str:
+async def upgrade_schema(database: AdminDatabase, scope: TenantScope) -> None:
+    """Bring one schema to head, whatever its revisions need. Raises `UnknownRevision`."""
+    async with _alone_with(database, scope) as connection:
+        before = await revision_of(connection, scope.schema)
+        revisions = after("tenant", before)
+        if revisions and not any(each.in_python for each in revisions):
+            await connection.execute(_as_owner(scope.schema) + render("tenant", before))
+            return
+    if revisions:
+        await upgrade_in_process(database, "tenant", scope, LOCK_TIMEOUT_MS)
+
+
+def schema_script(scope: TenantScope, revision: str | None = None) -> str:
     """The SQL that makes the whole schema of a tenant whose role exists, to be sent as one message."""
-    return f"{_as_owner(scope.schema)}\n{empty_schema(scope)}{tenant_script()}"
+    made = tenant_script() if revision in (None, head("tenant")) else render("tenant", end=revision)
+    return f"{_as_owner(scope.schema)}\n{empty_schema(scope)}{made}"
 
 
 @asynccontextmanager

@@ -31,12 +31,14 @@ def restore_steps(
     digest: str,
     *,
     make_schema: Callable[[Tenant], Awaitable[None]],
+    upgrade: Callable[[Tenant], Awaitable[None]],
     make_keys: Callable[[Tenant], Awaitable[None]],
     scatter: Scatter,
     reseal: Callable[[Tenant], Awaitable[None]],
     leave_out: frozenset[str],
 ) -> list[Step]:
-    """What makes a tenant of a verified bundle. The first step's name holds the bundle's `digest`, so that a tenant is
+    """What makes a tenant of a verified bundle: its rows go into a schema of the revision that they had (`make_schema`),
+    which is then brought to this release's (`upgrade`). The first step's name holds the bundle's `digest`, so that a tenant is
     never made of parts of two. Steps raise `BundleRefused`."""
 
     async def rows(tenant: Tenant) -> None:
@@ -63,6 +65,7 @@ def restore_steps(
     return [
         Step(f"bundle {digest[:16]}", make_schema, always=True),
         Step("rows of bundle", rows),
+        Step("revisions since bundle", upgrade),
         Step("blobs of bundle", container),
         Step("settings and keys of bundle", control),
         Step("patients of bundle", reseal),
@@ -78,7 +81,7 @@ async def _load_rows(
         await enter(connection, tenant.scope.schema)
         tables = await portable_tables(connection, tenant.scope.schema, leave_out)
         if odd := tables.keys() ^ entries.keys():
-            raise BundleRefused(f"It has other tables than this release: {', '.join(sorted(odd))}.")
+            raise BundleRefused(f"It has other tables than its revision: {', '.join(sorted(odd))}.")
         for name, columns in tables.items():
             if odd_columns := set(columns) ^ set(entries[name].columns):
                 raise BundleRefused(f"{name} has other columns than here: {', '.join(sorted(odd_columns))}.")

@@ -31,6 +31,7 @@ class Command:
 
     settings: dict[str, str]
     superuser_url: str = ""
+    home: Path = ROOT  # whose `migrations` a process of its own finds first
 
     def run(self, *arguments: str, code: int = 0, **settings: str | None) -> Result:
         """Run it here and check its exit code; a setting that is None is taken away."""
@@ -47,8 +48,8 @@ class Command:
         env |= self.settings | {f"DERMADETECT_{k.upper()}": v for k, v in settings.items()}
         process = subprocess.Popen(
             [*COMMAND, *arguments],
-            cwd=ROOT,
-            env=env,
+            cwd=self.home,
+            env=env | {"PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "platform")])},
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

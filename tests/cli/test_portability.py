@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import Command, eventually
+from tests.cli.conftest import ROOT, Command, eventually
 from tests.cli.test_lifecycle import create, store_blobs
 from tests.cli.test_tenants import row, sql
+from tests.fixtures.fleet import REVISION
 
 BLOBS = {f"cases/{n:03}/original": bytes([n]) * 50_000 for n in range(40)}
 
@@ -117,3 +119,39 @@ def contents(directory: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()
     }
+
+
+@pytest.mark.parametrize("in_python", [False, True])
+def test_a_bundle_of_an_older_release_is_migrated_when_it_is_restored(
+    command: Command, tmp_path: Path, in_python: bool
+) -> None:
+    slug = "aged-in-python" if in_python else "aged"
+    create(command, slug)
+    command.run("clients", "add", slug, "app", "--name", "App", "--redirect-uri", "https://app.example/cb")
+    command.run("tenants", "export", slug, "--to", str(tmp_path / "bundle"))
+    shutil.copytree(
+        ROOT / "migrations", tmp_path / "migrations", ignore=shutil.ignore_patterns("__pycache__")
+    )
+    revision = REVISION.format(
+        id="0002",
+        before="0001",
+        in_python=in_python,
+        body="""op.add_column("oauth_clients", sa.Column("shouted", sa.Text(), nullable=True))
+    op.execute("UPDATE oauth_clients SET shouted = upper(name)")""",
+    )
+    (tmp_path / "migrations" / "tenant" / "versions" / "0002_next.py").write_text(revision)
+    newer = Command(command.settings, command.superuser_url, tmp_path)
+    arguments = ("tenants", "restore", str(tmp_path / "bundle"), "--slug", f"{slug}-again", "--json")
+    with newer.running(*arguments) as process:
+        kill_at(
+            process, "rows of bundle"
+        )  # the next attempt must not load rows into a schema of another revision
+    with newer.running(*arguments) as process:
+        told, said = process.communicate()
+    assert process.returncode == 0, said
+    restored = json.loads(told)
+    assert restored["schema_revision"] == "0002"
+    schema = restored["schema"]
+    assert (
+        sql(command, f"SELECT string_agg(shouted, ' ' ORDER BY shouted) FROM {schema}.oauth_clients") == "APP"
+    )
