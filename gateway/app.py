@@ -24,10 +24,12 @@ import clinic.physicians.routes
 import clinic.reports.routes
 import gateway.health
 import tenants.audit.routes
+import tenants.operations.routes
 import tenants.plans.routes
 import tenants.platform.routes
 from auth.saml.service import SignInJail
 from auth.tokens.service import TokenVerifier
+from core.blobs import BlobStores
 from core.jail import Jail
 from core.limits import RateLimits
 from core.parts import Parts
@@ -37,9 +39,11 @@ from core.spool import Spool
 from gateway.assembly import disassemble
 from gateway.middleware import AccessGate, BodyLimits, RequestFrame
 from gateway.openapi import describe
+from gateway.operations import platform_verbs
 from gateway.problems import problem_of, render
 from tenants.background.bells import Bells
 from tenants.directory.cache import Directory
+from tenants.operations.service import OperationRunner
 from tenants.plans.counter import UsageCounter
 from tenants.platform.service import PlatformAccess
 from tenants.routing import TenantRouter
@@ -61,6 +65,7 @@ ROUTERS = (  # routes are tried in this order, so the busiest come first
     clinic.annotations.routes.router,
     clinic.reports.routes.router,
     tenants.platform.routes.router,
+    tenants.operations.routes.router,
 )
 
 
@@ -71,6 +76,11 @@ async def _tell(request: Request, error: Exception) -> Response:
 def create_app(parts: Parts) -> FastAPI:
     """The gateway over assembled parts; its lifespan starts the directory and closes the parts at the end."""
 
+    operations = None
+    if parts[Settings].platform_api:
+        verbs = platform_verbs(parts[Settings], parts[BlobStores])
+        operations = OperationRunner(parts[PlatformAccess].database(), verbs)
+
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         try:
@@ -79,8 +89,12 @@ def create_app(parts: Parts) -> FastAPI:
             parts[Spool].clear()
             await parts[Directory].start()
             parts[Bells].start()
+            if operations:
+                operations.start()
             yield
         finally:
+            if operations:
+                await operations.stop()
             await disassemble(parts)
 
     app = FastAPI(

@@ -12,6 +12,7 @@ import tenants.directory.models
 import tenants.domains.models
 import tenants.lifecycle.models
 import tenants.moving.models
+import tenants.operations.models
 import tenants.plans.models
 import tenants.platform.models
 import tenants.provisioning.models  # noqa: F401

@@ -9,6 +9,7 @@ half a `BEGIN` must never be anybody else's transaction.
 import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -309,6 +310,7 @@ class AdminDatabase:
 
     def __init__(self, url: str, cells: Mapping[str, str] = {}) -> None:
         self._urls = {HOME: url, **cells}
+        self._actor: str | None = None
         self._engine = make_engine(url, ControlConnection, pool_size=2)
         # Connections, and how often each was used.
         self._idle: dict[str, list[tuple[asyncpg.Connection, int]]] = {cell: [] for cell in self._urls}
@@ -318,10 +320,17 @@ class AdminDatabase:
         """The names of all cells, the home first."""
         return list(self._urls)
 
+    def acting_as(self, actor: str) -> "AdminDatabase":
+        """The same login and connections, for acts of which the audit log is to say that `actor` did them."""
+        theirs = copy(self)
+        theirs._actor = actor
+        return theirs
+
     @asynccontextmanager
     async def control(self) -> AsyncIterator[ControlSession]:
         """One transaction on the control tables, as the operator."""
         async with ControlSession(self._engine, expire_on_commit=False) as session:
+            session.info["actor"] = self._actor
             yield session
             await session.commit()
 

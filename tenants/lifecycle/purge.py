@@ -54,9 +54,11 @@ async def purge(
 
     Raises `TenantNotFound`, `WrongState`, `MoveUnfinished`, `GraceNotOver`, and what database and store raise; then run it again.
     """
-    async with database.one_at_a_time("purge", slug):
+    async with database.control() as session:
+        key = (await find_tenant(session, slug)).key
+    async with database.one_at_a_time("purge", key):
         async with database.control() as session:
-            tenant, deletion = await _begin(session, slug, now)
+            tenant, deletion = await _begin(session, key, now)
         if deletion.certificate is not None:
             return deletion.certificate
         async with database.connection(tenant.cell) as there:

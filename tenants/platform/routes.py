@@ -1,7 +1,6 @@
 """The platform's API: what `dermadetect tenants` and `quotas` do, over HTTP, on the platform's host alone.
 
-It runs with the operator's login, so it lives in processes that have one. What makes or destroys schemas stays with the
-command line.
+It runs with the operator's login, so it lives in processes that have one. What takes long is in `tenants.operations`.
 """
 
 from collections.abc import AsyncIterator

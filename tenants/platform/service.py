@@ -95,8 +95,7 @@ class PlatformAccess:
     @asynccontextmanager
     async def control(self, operator: Operator) -> AsyncIterator[ControlSession]:
         """One control transaction, audited in the name of `operator`."""
-        async with self.database().control() as session:
-            session.info["actor"] = operator.actor
+        async with self.database().acting_as(operator.actor).control() as session:
             yield session
 
     async def close(self) -> None:

@@ -20,7 +20,7 @@ GATEWAY_RIGHTS = {
 }
 
 # What is not even for the gateway to read.
-OPERATORS_ONLY = ("platform_keys", "platform_tokens")
+OPERATORS_ONLY = ("platform_keys", "platform_tokens", "operations")
 
 
 async def has_citus(connection: asyncpg.Connection) -> bool:
