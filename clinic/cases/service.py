@@ -22,7 +22,7 @@ from clinic.patients.service import create_patient, find_patient
 from core.access import Principal
 from core.database import Database, TenantSession
 from core.versions import check_version
-from tenants.audit.service import audit, audited, read_audited
+from tenants.audit.service import audit, audited, fetch_audited
 
 _CROCKFORD = (
     "0123456789ABCDEFGHJKMNPQRSTVWXYZ"  # base 32 without I, L, O and U, which are misread or misheard
@@ -86,9 +86,10 @@ async def read_case(database: Database, principal: Principal, case_id: UUID) -> 
 
     Raises `CaseNotFound`.
     """
-    found = await read_audited(
-        database, principal, _read(principal.roles), {"case_id": case_id, "subject": principal.subject}
-    )
+    async with database.statements(principal.tenant) as statements:
+        found = await fetch_audited(
+            statements, principal, _read(principal.roles), {"case_id": case_id, "subject": principal.subject}
+        )
     return _view(principal, found)
 
 

@@ -29,7 +29,8 @@ _CASE, _PATIENT, _PHYSICIAN = Case.__table__.c, Patient.__table__.c, Physician._
 _ME = select(_PHYSICIAN.id).where(_PHYSICIAN.user_id == SUBJECT).scalar_subquery()
 
 
-def _is_owner(roles: Roles) -> ColumnElement[bool]:
+def is_owner(roles: Roles) -> ColumnElement[bool]:
+    """The case is theirs: as its patient or its referrer."""
     ways: list[ColumnElement[bool]] = [false()]
     if "referrer" in roles:
         ways.append(_CASE.created_by == SUBJECT)
@@ -48,14 +49,14 @@ def _is_assignee(roles: Roles) -> ColumnElement[bool]:
 
 def is_mine(roles: Roles) -> ColumnElement[bool]:
     """Their own case: as its patient, its referrer, or the physician who holds it."""
-    return or_(_is_owner(roles), _is_assignee(roles))
+    return or_(is_owner(roles), _is_assignee(roles))
 
 
 def may_see(roles: Roles) -> ColumnElement[bool]:
     """The row rule."""
     if roles & {"coordinator", "tenant_admin"}:
         return true()
-    rules = [_is_owner(roles)]
+    rules = [is_owner(roles)]
     if "physician" in roles:
         waiting = and_(_CASE.status == "queued", _is_physician(roles))
         rules += [waiting, _CASE.physician_id == _ME, _CASE.answered_by == _ME]
@@ -65,7 +66,7 @@ def may_see(roles: Roles) -> ColumnElement[bool]:
 def standing(roles: Roles) -> tuple[ColumnElement[bool], ...]:
     """Columns to select beside a case, for `parties`."""
     return (
-        _is_owner(roles).label("is_owner"),
+        is_owner(roles).label("is_owner"),
         _is_physician(roles).label("is_physician"),
         _is_assignee(roles).label("is_assignee"),
     )

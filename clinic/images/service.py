@@ -11,21 +11,26 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
 
-from sqlalchemy import select, text, update
+from sqlalchemy import select
 
-from clinic.cases.errors import NotYourPart
 from clinic.cases.visibility import find_case
 from clinic.images.base64_decoder import Base64Decoder
 from clinic.images.errors import (
     ImageNotFound,
-    ImagesClosed,
     ImageTooLarge,
     ImageUndecodable,
-    ImageUploadInterrupted,
     TooManyImages,
 )
 from clinic.images.inspection import InspectedImage, inspect_upload
 from clinic.images.models import Image
+from clinic.images.rows import (
+    commit_upload,
+    find_upload,
+    lock_images,
+    require_changeable,
+    reserve_again,
+    reserve_new,
+)
 from clinic.images.schemas import Variant, View
 from core.access import Principal
 from core.ai_contract import MAX_IMAGES
@@ -33,14 +38,12 @@ from core.blobs import TenantBlobs
 from core.database import Database, TenantSession
 from core.jail import Jail, JailCrash, JailTimeout
 from core.spool import SpooledFile
+from core.statements import Statements
 from tenants.audit.service import audit
 from tenants.plans import storage
 
 INSPECTION_S = 20.0
 _BASE64_PIECE = 1 << 20  # characters, a multiple of four
-
-# A reservation is left alone for so long; the bell rings when that is over, by the database's own clock.
-_RING = text("SELECT doorbell.ring('sweep-images', now() + interval '15 minutes')")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,24 +104,22 @@ async def upload_image(
     Returns the image and whether this call stored it: the same photograph again gives the same image. Raises
     `CaseNotFound`, `NotYourPart`, `ImagesClosed`, `TooManyImages`, `QuotaExceeded` and what `inspect` raises.
     """
-    async with database.tenant(principal.tenant) as session:
-        await _require_changeable(session, principal, case_id, "draft", "needs_info")
-        query = select(Image).where(Image.case_id == case_id, Image.upload_sha256 == file.sha256)
-        present = await session.scalar(query.where(Image.status == "stored").limit(1))
+    async with database.statements(principal.tenant) as statements:
+        present = await find_upload(statements, principal, case_id, file.sha256)
     if present is not None:
         return present, False
     inspected = await inspect(jail, file, sent.media_type, max_bytes=max_bytes, max_pixels=max_pixels)
-    async with database.tenant(principal.tenant) as session:
-        image = await _reserve(session, principal, case_id, file.sha256, sent, inspected, storage_limit)
+    async with database.statements(principal.tenant) as statements:
+        image = await _reserve(statements, principal, case_id, file.sha256, sent, inspected, storage_limit)
     if image.status == "stored":
         return image, False
     await _store(blobs, image, file, inspected)
-    async with database.tenant(principal.tenant) as session:
-        return await _commit(session, principal, image.id)
+    async with database.statements(principal.tenant) as statements:
+        return await commit_upload(statements, principal, image.id)
 
 
 async def _reserve(
-    session: TenantSession,
+    statements: Statements,
     principal: Principal,
     case_id: UUID,
     upload_sha256: str,
@@ -128,15 +129,15 @@ async def _reserve(
 ) -> Image:
     """The photograph's row: stored, reserved by an earlier attempt and now by this one, or new."""
     # The case's lock orders attempts with the same photograph, and decides whether the case still takes one.
-    await _require_changeable(session, principal, case_id, "draft", "needs_info", lock=True)
+    images = await lock_images(statements, principal, case_id)
     growth = stored_size = inspected.size + len(inspected.display or b"") + len(inspected.thumbnail)
-    images = (await session.scalars(select(Image).where(Image.case_id == case_id).with_for_update())).all()
     image = next((image for image in images if image.sha256 == inspected.sha256), None)
     if image is None:
         if len(images) >= MAX_IMAGES:
             raise TooManyImages(f"A case has at most {MAX_IMAGES} photographs.")
         turned = inspected.orientation >= 5
-        image = Image(
+        image = await reserve_new(
+            statements,
             case_id=case_id,
             uploaded_by=principal.subject,
             media_type=inspected.media_type,
@@ -152,15 +153,12 @@ async def _reserve(
             captured_at=_as_utc(inspected.captured_at),
             hints=list(inspected.hints),
         )
-        session.add(image)
     elif image.status == "reserved":
         growth -= image.stored_size  # another version of ours may compress differently
-        image.stored_size, image.display_sha256 = stored_size, inspected.display_sha256
-        image.version += 1  # renews `updated_at`, so that the sweeper leaves this attempt its time
-    if image.status != "stored":
-        await session.flush()
-        await session.execute(_RING)
-        await storage.take(session, growth, storage_limit)
+        image = await reserve_again(statements, image.id, stored_size, inspected.display_sha256)
+    else:
+        return image
+    await storage.take(statements, growth, storage_limit)
     return image
 
 
@@ -192,18 +190,6 @@ async def read_original(file: SpooledFile, inspected: InspectedImage) -> AsyncIt
         else:
             async for chunk in file.chunks(piece.start, piece.stop):
                 yield chunk
-
-
-async def _commit(session: TenantSession, principal: Principal, image_id: UUID) -> tuple[Image, bool]:
-    reserved = update(Image).where(Image.id == image_id, Image.status == "reserved")
-    image = await session.scalar(reserved.values(status="stored").returning(Image))
-    if image is not None:
-        audit(session, principal, "image.upload", image.id, case_id=str(image.case_id))
-        return image, True
-    image = await session.get(Image, image_id)
-    if image is None:
-        raise ImageUploadInterrupted("It was cleared away while it was being stored; send it again.")
-    return image, False
 
 
 async def list_images(
@@ -247,23 +233,11 @@ async def delete_image(
     be a broken photograph. Raises `CaseNotFound`, `NotYourPart`, `ImagesClosed`, `ImageNotFound`.
     """
     async with database.tenant(principal.tenant) as session:
-        await _require_changeable(session, principal, case_id, "draft", lock=True)
+        case, stands = await find_case(session, principal, case_id, lock=True)
+        require_changeable("owner" in stands, case.status, "draft")
         image = await get_image(session, principal, case_id, image_id)
         await session.delete(image)
         audit(session, principal, "image.delete", image.id, case_id=str(case_id))
         await storage.add(session, -image.stored_size)
     for name in image.blobs:
         await blobs.delete(name)
-
-
-async def _require_changeable(
-    session: TenantSession, principal: Principal, case_id: UUID, *statuses: str, lock: bool = False
-) -> None:
-    case, stands = await find_case(session, principal, case_id, lock=lock)
-    if "owner" not in stands:
-        raise NotYourPart("The case's patient or referrer changes its photographs.", action="change-images")
-    if case.status not in statuses:
-        raise ImagesClosed(
-            f"Only a case that is {' or '.join(statuses)} allows this; it is {case.status}.",
-            case_status=case.status,
-        )

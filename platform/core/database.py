@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
-from sqlalchemy import ClauseElement, event
-from sqlalchemy.dialects.postgresql.asyncpg import dialect
+from sqlalchemy import event
 from sqlalchemy.engine import Connection, ExceptionContext
-from sqlalchemy.exc import DBAPIError, DisconnectionError
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, SessionTransaction
 from sqlalchemy.pool import ConnectionPoolEntry
@@ -25,6 +24,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 
 from core.cells import HOME, find
 from core.logins import group_url
+from core.statements import Statements, translated
 
 _KEY = re.compile(r"[a-z][a-z0-9]{0,39}")
 
@@ -196,13 +196,6 @@ def make_engine(
     return engine
 
 
-def compiled(statement: ClauseElement) -> SQLCompiler:
-    """A Core statement made ready once, for `Database.fetch`."""
-    made = statement.compile(dialect=dialect())  # type: ignore[no-untyped-call]
-    assert isinstance(made, SQLCompiler)
-    return made
-
-
 class Database:
     """The gateway's pools, in each cell: tenants' transactions, by login, and control transactions; and one connection
     that watches the control epoch, which must not wait for either. `cells` are the URLs of the other cells."""
@@ -255,33 +248,33 @@ class Database:
             await session.commit()
             self.bells.update((tenant.key, kind) for kind in session.bells)
 
-    async def fetch(
-        self, tenant: TenantScope, statement: SQLCompiler, values: Mapping[str, Any]
-    ) -> list[dict[str, Any]]:
-        """The rows of one statement that is a transaction of `tenant` by itself, committed when this returns.
+    @asynccontextmanager
+    async def statements(self, tenant: TenantScope) -> AsyncIterator[Statements]:
+        """One transaction of `tenant`, as `tenant()` opens it, of statements that were made ready before.
 
-        For the busiest statements: SQLAlchemy lends the driver's connection and stays out of the way, which takes
-        a third of a session's time. Values and rows are the driver's own: no JSON, no types of ours.
+        For the busiest verbs: SQLAlchemy lends the driver's connection and stays out of the way, which takes a third
+        of a session's time.
         """
-        parameters = statement.construct_params(values)
         async with self._engine(tenant).connect() as connection:
             driver = (await connection.get_raw_connection()).driver_connection
             assert isinstance(driver, TenantConnection)
+            statements = Statements(driver)
             try:
                 driver.settings = _tenant_settings(tenant, self._statement_timeout_ms)
-                async with driver.transaction():
-                    rows = await driver.fetch(
-                        statement.string, *(parameters[name] for name in statement.positiontup or ())
-                    )
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-                raise DBAPIError(
-                    statement.string, None, error, hide_parameters=True,
-                    connection_invalidated=driver.is_closed(),
-                ) from error  # fmt: skip
+                with translated(driver, "BEGIN or COMMIT"):
+                    async with driver.transaction():
+                        yield statements
             finally:
                 if not driver.is_closed() and driver.is_in_transaction():
                     driver.terminate()  # its end was cancelled, or never confirmed
-        return [dict(row) for row in rows]
+        self.bells.update((tenant.key, kind) for kind in statements.bells)
+
+    async def fetch(
+        self, tenant: TenantScope, statement: SQLCompiler, values: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """The rows of one statement that is a transaction of `tenant` by itself, committed when this returns."""
+        async with self.statements(tenant) as statements:
+            return await statements.fetch(statement, values)
 
     @asynccontextmanager
     async def control(self, cell: str = HOME) -> AsyncIterator[ControlSession]:

@@ -13,11 +13,13 @@ from uuid import UUID
 
 from sqlalchemy import Select, bindparam, cast, func, insert, literal, select
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 from sqlalchemy.types import Text, Uuid
 
 from core.access import Principal
-from core.database import ControlSession, Database, TenantScope, TenantSession, compiled
+from core.database import ControlSession, Database, TenantScope, TenantSession
 from core.ids import first_id, new_id
+from core.statements import Statements, compiled
 from core.telemetry import current_request_id
 from tenants.audit.models import AuditEvent, PlatformEvent
 from tenants.directory.models import Tenant
@@ -71,30 +73,40 @@ def audit(
     )
 
 
-def audited(query: Select[*tuple[Any, ...]], action: str) -> SQLCompiler:
-    """`query`, which finds one row at most and selects its `id`, as a statement for `read_audited` that also appends
-    an event about the row, without waiting for the disk."""
+def audited(
+    query: Select[*tuple[Any, ...]] | ReturningInsert[*tuple[Any, ...]] | ReturningUpdate[*tuple[Any, ...]],
+    action: str,
+    *,
+    subject: str = "id",
+    detail: Sequence[str] = (),
+) -> SQLCompiler:
+    """`query`, which gives one row at most, as a statement for `fetch_audited` that also appends an event about it:
+    its column `subject` says about which row, and its columns `detail` what more. A reading does not wait for the
+    disk, a change does."""
     found = query.cte("found")
+    event = select(
+        bindparam("audit_id", type_=Uuid()),
+        bindparam("audit_actor", type_=Uuid()),
+        literal(action, Text()),
+        found.c[subject],
+        bindparam("audit_request", type_=Text()),
+        func.jsonb_build_object(
+            *(part for name in detail for part in (literal(name, Text()), found.c[name]))
+        ),
+    ).select_from(found)
+    if isinstance(query, Select):
+        event = event.where(func.set_config("synchronous_commit", "off", True).is_not(None))
     seen = insert(AuditEvent.__table__).from_select(  # type: ignore[arg-type]  # a Table, which mypy cannot know
-        ["id", "actor", "action", "subject", "request_id", "detail"],
-        select(
-            bindparam("audit_id", type_=Uuid()),
-            bindparam("audit_actor", type_=Uuid()),
-            literal(action, Text()),
-            found.c.id,
-            bindparam("audit_request", type_=Text()),
-            func.jsonb_build_object(),
-        ).where(func.set_config("synchronous_commit", "off", True).is_not(None)),
+        ["id", "actor", "action", "subject", "request_id", "detail"], event
     )
     return compiled(select(found).add_cte(seen.cte("seen")))
 
 
-async def read_audited(
-    database: Database, principal: Principal, statement: SQLCompiler, values: Mapping[str, Any]
+async def fetch_audited(
+    statements: Statements, principal: Principal, statement: SQLCompiler, values: Mapping[str, Any]
 ) -> dict[str, Any] | None:
-    """The row that a statement made by `audited` finds, if any, once the event is committed with it."""
-    rows = await database.fetch(
-        principal.tenant,
+    """The row that a statement made by `audited` gives, if any; the event is in the same transaction."""
+    rows = await statements.fetch(
         statement,
         {
             **values,
@@ -105,7 +117,7 @@ async def read_audited(
     )
     if not rows:
         return None
-    database.bells.add((principal.tenant.key, SEAL))
+    statements.bells.add(SEAL)
     return rows[0]
 
 

@@ -2,20 +2,26 @@
 or removes what is counted. Take last in a transaction: the row is held until it ends, and locked after any other.
 """
 
-from sqlalchemy import select, update
+from sqlalchemy import BigInteger, bindparam, or_, select, update
 
 from core.database import TenantSession
+from core.statements import Statements, compiled
 from tenants.plans.errors import QuotaExceeded
 from tenants.plans.models import StorageUse
 
+_GROWTH, _LIMIT = bindparam("growth", type_=BigInteger()), bindparam("limit", type_=BigInteger())
+_AFTER = StorageUse.used + _GROWTH
+_TAKE = compiled(
+    update(StorageUse)
+    .where(or_(_GROWTH <= 0, _AFTER <= _LIMIT))
+    .values(used=_AFTER)
+    .returning(StorageUse.used)
+)
 
-async def take(session: TenantSession, size: int, limit: int) -> None:
+
+async def take(statements: Statements, size: int, limit: int) -> None:
     """Count `size` bytes. Raises `QuotaExceeded` if it is more and there would be more than `limit`."""
-    if size <= 0:
-        await add(session, size)
-        return
-    within = update(StorageUse).where(StorageUse.used + size <= limit).values(used=StorageUse.used + size)
-    if await session.scalar(within.returning(StorageUse.used)) is None:
+    if not await statements.fetch(_TAKE, {"growth": size, "limit": limit}):
         raise QuotaExceeded(
             f"The {limit:,} bytes of storage are used up, or would be with this. Remove what is not needed; your "
             "administrator can raise the quota.",

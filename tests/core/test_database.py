@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from core.database import Database, TenantScope, TenantSession, compiled
+from core.database import Database, TenantScope, TenantSession
+from core.statements import compiled
 from tenants.directory.service import next_epoch
 from tests.fixtures.world import World
 
