@@ -55,6 +55,9 @@ _FOREIGN = (  # offset, magic, name: what people upload by mistake deserves bett
     (0, b"PK\x03\x04", "an archive"),
     (0, b"<", "a text document such as SVG or HTML"),
 )
+# How a picture is brought down: the resampling, and how much of it is left to be done after a plain reduction by whole
+# numbers, which costs a fraction.
+_FINE, _QUICK = (Image.Resampling.LANCZOS, 1.5), (Image.Resampling.HAMMING, 1.0)
 _UPRIGHT = {  # EXIF orientation → the turn that undoes it
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -131,7 +134,7 @@ def inspect_image(
         require_all_rows(stripped)
     picture, shows_itself = _decode(stripped, kind, structure)
     if not shows_itself:
-        picture = _copy(picture, DISPLAY_SIDE, structure.orientation)
+        picture = _upright(_fit(picture, DISPLAY_SIDE, _FINE), structure.orientation)
     small = reduce_to_analysed(picture)
     return InspectedImage(
         media_type=_MEDIA_TYPES[kind],
@@ -143,7 +146,7 @@ def inspect_image(
         size=len(stripped),
         sha256=hashlib.sha256(stripped).hexdigest(),
         display=None if shows_itself else _jpeg(picture, quality=88),
-        thumbnail=_jpeg(_copy(small, THUMBNAIL_SIDE, 1), quality=82),
+        thumbnail=_jpeg(_fit(small, THUMBNAIL_SIDE, _QUICK), quality=82),
         hints=tuple(measure_quality(small, structure.width, structure.height).issues),
     )
 
@@ -243,20 +246,28 @@ def _flatten(picture: Image.Image) -> Image.Image:
         layer = picture.convert("RGBA")
         flat = Image.new("RGB", layer.size, "white")
         flat.paste(layer, mask=layer)
+    elif picture.mode in ("L", "RGB"):
+        flat = picture
     else:
-        flat = picture.convert("L" if picture.mode in ("1", "L") else "RGB")
+        flat = picture.convert("L" if picture.mode == "1" else "RGB")
     profile = _profile(picture, flat.mode)
     flat.info = {"icc_profile": profile} if profile else {}
     return flat
 
 
-def _copy(picture: Image.Image, side: int, orientation: int) -> Image.Image:
-    scale = min(1.0, side / max(picture.size))
+def _fit(picture: Image.Image, side: int, scaling: tuple[Image.Resampling, float]) -> Image.Image:
+    """The picture with a longest side of at most `side`."""
+    scale = side / max(picture.size)
+    if scale >= 1:
+        return picture
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
-    small = picture.resize(size, Image.Resampling.LANCZOS, reducing_gap=1.5)
-    upright = small.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else small
-    upright.info = picture.info
-    return upright
+    resampling, reducing_gap = scaling
+    return picture.resize(size, resampling, reducing_gap=reducing_gap)
+
+
+def _upright(picture: Image.Image, orientation: int) -> Image.Image:
+    turn = _UPRIGHT.get(orientation)
+    return picture if turn is None else picture.transpose(turn)
 
 
 def _jpeg(picture: Image.Image, quality: int) -> bytes:

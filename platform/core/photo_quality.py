@@ -1,7 +1,7 @@
 """Whether a photograph can be judged, as far as arithmetic tells: focus, exposure, glare and resolution.
 
-Focus is the variance of the Laplacian (Pech-Pacheco et al., Diatom autofocusing in brightfield microscopy, ICPR 2000),
-at one scale for all. Resolution follows the American Telemedicine Association's quick guide to store-forward
+Focus is the energy of the second differences across and down (the modified Laplacian of Nayar and Nakagawa, Shape from
+focus, IEEE PAMI 16(8), 1994, squared as variances of the Laplacian are), at one scale for all. Resolution follows the American Telemedicine Association's quick guide to store-forward
 teledermatology (2012): at least 800 × 600. The other limits were set by looking at the sample photographs, blurred,
 darkened and brightened step by step; no study stands behind them. Noise can hide blur, and a smooth, even surface can
 look blurred, which is why nobody is refused for it.
@@ -11,21 +11,20 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import Literal
 
-from PIL import Image, ImageChops, ImageFilter, ImageStat
+from PIL import Image, ImageChops
 
 ANALYSED_SIDE = 1024  # longest side, in pixels
-FOCUS_POOR, FOCUS_LOST = 30.0, 8.0
+FOCUS_POOR, FOCUS_LOST = 21.0, 5.6
+FOCUS_LINES = 4  # of so many rows, and columns, one is looked along: neighbours tell the same
 DARK, BRIGHT, WHITE = 24, 250, 245  # of 255
 
 Code = Literal["blur", "underexposed", "overexposed", "glare", "low_resolution"]
 Severity = Literal["warning", "error"]
 
-_LAPLACIAN = ImageFilter.Kernel((3, 3), (0, 1, 0, 1, -4, 1, 0, 1, 0), scale=1, offset=128)
-
 
 @dataclass(frozen=True)
 class PhotoQuality:
-    """`focus` is the Laplacian's variance relative to brightness; `dark`, `bright` (by luminance) and `white` (by
+    """`focus` is the energy of second differences relative to brightness; `dark`, `bright` (by luminance) and `white` (by
     the least of three colours) are shares of the pixels, 0–1; width and height are in pixels."""
 
     width: int
@@ -60,10 +59,15 @@ def least_side(side: int) -> int:
 
 
 def reduce_to_analysed(picture: Image.Image) -> Image.Image:
-    """A larger picture at the scale that is analysed, which has longest sides of 960 to 1,024 pixels."""
-    small = picture.reduce(max(1, max(picture.size) // least_side(ANALYSED_SIDE)))
-    small.thumbnail((ANALYSED_SIDE, ANALYSED_SIDE), Image.Resampling.BOX)
-    return small
+    """A larger picture at the scale that is analysed, which has longest sides of 960 to 1,024 pixels; one that has
+    that already, or is smaller, is given back itself."""
+    factor = max(picture.size) // least_side(ANALYSED_SIDE)
+    small = picture.reduce(factor) if factor > 1 else picture
+    if max(small.size) <= ANALYSED_SIDE:
+        return small
+    reduced = small.copy()
+    reduced.thumbnail((ANALYSED_SIDE, ANALYSED_SIDE), Image.Resampling.BOX)
+    return reduced
 
 
 def measure_quality(picture: Image.Image, width: int, height: int) -> PhotoQuality:
@@ -74,18 +78,36 @@ def measure_quality(picture: Image.Image, width: int, height: int) -> PhotoQuali
     return PhotoQuality(
         width=width,
         height=height,
-        focus=_focus(grey),
+        focus=_focus(grey, sum(value * count for value, count in enumerate(histogram)) / pixels),
         dark=sum(histogram[:DARK]) / pixels,
         bright=sum(histogram[BRIGHT:]) / pixels,
         white=sum(least_channel.histogram()[WHITE:]) / pixels,
     )
 
 
-def _focus(grey: Image.Image) -> float:
+def _focus(grey: Image.Image, brightness: float) -> float:
     """Contrast grows with light: without the division by brightness dark skin would pass for blurred."""
     if min(grey.size) < 3:
         return 0.0
-    edges = grey.filter(_LAPLACIAN)
-    inner = edges.crop((1, 1, edges.width - 1, edges.height - 1))  # Pillow copies the rim unfiltered
-    brightness = max(ImageStat.Stat(grey).mean[0], 1.0)
-    return float(ImageStat.Stat(inner).var[0] * (128 / brightness) ** 2)
+    width, height = grey.size
+    rows = grey.resize((width, max(1, height // FOCUS_LINES)), Image.Resampling.NEAREST)
+    columns = grey.resize((max(1, width // FOCUS_LINES), height), Image.Resampling.NEAREST)
+    return (_second_difference(rows, 1, 0) + _second_difference(columns, 0, 1)) * (
+        128 / max(brightness, 1.0)
+    ) ** 2
+
+
+def _second_difference(grey: Image.Image, across: int, down: int) -> float:
+    """The mean square of a - 2b + c for three pixels in a row, that is of (a - b) - (b - c), from mean squares of
+    differences alone: Pillow takes those at a tenth of a filter's cost, and without clipping them."""
+    near, far = _difference(grey, across, down), _difference(grey, 2 * across, 2 * down)
+    return max(0.0, 4 * near - far)
+
+
+def _difference(grey: Image.Image, across: int, down: int) -> float:
+    """The mean square of the difference of two pixels that far apart."""
+    width, height = grey.width - across, grey.height - down
+    apart = ImageChops.difference(
+        grey.crop((0, 0, width, height)), grey.crop((across, down, across + width, down + height))
+    )
+    return sum(count * value**2 for value, count in enumerate(apart.histogram())) / (width * height)

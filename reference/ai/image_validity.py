@@ -15,7 +15,7 @@ from core.problems import Invalid, TooLarge
 from reference.ai.photos import Photo
 
 MAX_PIXELS = 25_000_000
-FOCUS_GOOD = 60.0
+FOCUS_GOOD = 42.0
 SKIN_LEAST = 0.15
 
 _HINTS = {
