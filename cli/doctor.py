@@ -93,9 +93,39 @@ async def _guarded(
 
 
 async def _master_key(configured: "Settings") -> list[Check]:
-    from gateway.assembly import master_key
+    from contextlib import aclosing
 
-    return [Check("master key", "ok", f"id {master_key(configured).kek_id}")]
+    from asyncpg import PostgresError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from auth.keys.errors import MasterKeyUnknown
+    from auth.keys.rewrapping import survey_tenants
+    from gateway.assembly import NotConfigured, master_keys, master_secrets, open_database
+
+    master_secrets(configured)
+    try:
+        database = open_database(configured)
+    except NotConfigured:
+        return []  # the gateway's login tells
+    try:
+        async with aclosing(master_keys(configured, database.control)) as masters:
+            name = (await masters.current()).kek_id
+            try:
+                async with database.control() as session:
+                    found = await survey_tenants(session)
+            except (OSError, PostgresError, SQLAlchemyError):
+                return [Check("master key", "ok", f"id {name}")]  # the gateway's login tells the rest
+            for kek_id in found:
+                try:
+                    await masters.named(kek_id)
+                except MasterKeyUnknown as problem:
+                    remedy = "give every process that master key as DERMADETECT_MASTER_KEY_PREVIOUS"
+                    return [Check("master key", "wrong", f"{found[kek_id]} keys: {problem.detail}", remedy)]
+    finally:
+        await database.close()
+    others = found.total() - found[name]
+    waiting = f"; {others} keys are wrapped by the one before: dermadetect keys rewrap" if others else ""
+    return [Check("master key", "ok", f"id {name}{waiting}")]
 
 
 async def _blobs(configured: "Settings") -> list[Check]:

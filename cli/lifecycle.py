@@ -1,14 +1,12 @@
 """`dermadetect tenants rename`, `move`, `close`, `reopen`, `purge` and `certificate`."""
 
-import re
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.output import Json, err, show, tell
-from cli.run import admin_database, in_control, read_file, run, settings
+from cli.run import admin_database, in_control, read_file, run, settings, span
 from cli.tenants import Slug, shown
 
 if TYPE_CHECKING:
@@ -103,11 +101,7 @@ def close(
     """
     from tenants.lifecycle import service
 
-    if not (match := re.fullmatch(r"(\d{1,5})([dh])", grace)):
-        raise typer.BadParameter(
-            f"{grace!r} is neither days nor hours, such as 30d or 12h", param_hint="--grace"
-        )
-    wait = timedelta(**{{"d": "days", "h": "hours"}[match[2]]: int(match[1])})
+    wait = span(grace, "--grace")
     tenant = in_control(lambda session: service.close(session, slug, reason, wait))
     show(shown(tenant), as_json=as_json, title=tenant.name)
     tell(

@@ -13,6 +13,7 @@ from cli import (
     doctor,
     domains,
     drift,
+    keys,
     lifecycle,
     migrate,
     platform_tokens,
@@ -52,6 +53,7 @@ app.add_typer(platform_tokens.app, name="platform-tokens")
 app.add_typer(quotas.app, name="quotas")
 app.add_typer(sso.app, name="sso")
 app.add_typer(clients.app, name="clients")
+app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(ai.app, name="ai")
 app.add_typer(migrate.app, name="migrate")

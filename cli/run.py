@@ -5,8 +5,10 @@ while the rooms with everything they stand on take more than a second to import.
 """
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -140,6 +142,14 @@ def read_file(path: Path, *, at_most: int) -> bytes:
     if len(content) > at_most:
         fail("The file is too large", f"{path} has more than {at_most} bytes")
     return content
+
+
+def span(text: str, option: str) -> timedelta:
+    """How long `30d`, `12h`, `10m` or `0s` is. Ends the command where the option's value is none of these."""
+    units = {"d": "days", "h": "hours", "m": "minutes", "s": "seconds"}
+    if not (match := re.fullmatch(r"(\d{1,5})([dhms])", text)):
+        raise typer.BadParameter(f"{text!r} is no time such as 30d, 12h, 10m or 0s", param_hint=option)
+    return timedelta(**{units[match[2]]: int(match[1])})
 
 
 def _fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:

@@ -73,11 +73,11 @@ def _serve_many(host: str, port: int, workers: int) -> None:
 
     from cli.servers import DRAIN_S, listen, proxies
     from core.settings import Settings
-    from gateway.assembly import blob_stores, database_url, master_key
+    from gateway.assembly import blob_stores, database_url, master_secrets
 
     async def checked() -> Settings:
         configured = settings()
-        database_url(configured), master_key(configured), blob_stores(configured)
+        database_url(configured), master_secrets(configured), blob_stores(configured)
         return configured
 
     configured = run(checked)

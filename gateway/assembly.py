@@ -2,11 +2,14 @@
 
 import base64
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from datetime import timedelta
 from functools import partial
 
+from pydantic import SecretStr
+
 from auth.connections.fetching import Fetcher
+from auth.keys.masters import MasterKeys, OpenControl, Vault
 from auth.keys.service import KeyRing, complete_keys, delete_keys
 from auth.oauth.service import forget_finished
 from auth.saml.service import SignInJail, forget_expired_assertions
@@ -24,7 +27,7 @@ from core.jail import Jail
 from core.limits import RateLimits
 from core.parts import Parts
 from core.problems import Problem
-from core.settings import Cell, Settings
+from core.settings import VAULT, Cell, Settings
 from core.spool import Spool
 from migrations.runner import create_schema, drop_schema
 from tenants.audit.service import SEAL, seal
@@ -92,11 +95,25 @@ def open_admin_database(settings: Settings) -> AdminDatabase:
     )
 
 
-def master_key(settings: Settings) -> MasterKey:
-    """The key that wraps all others. Raises `NotConfigured`."""
+def master_secrets(settings: Settings) -> list[SecretStr]:
+    """The master keys as they are configured, the current one first. Raises `NotConfigured`."""
     if settings.master_key is None:
         raise NotConfigured("Set DERMADETECT_MASTER_KEY; `openssl rand -base64 32` makes one. Keep it safe.")
-    return MasterKey(base64.b64decode(settings.master_key.get_secret_value()))
+    previous = settings.master_key_previous
+    return [settings.master_key, previous] if previous else [settings.master_key]
+
+
+def master_keys(settings: Settings, control: OpenControl) -> MasterKeys:
+    """What wraps all other keys; nothing has connected yet. Raises `NotConfigured`."""
+
+    def source(given: str) -> MasterKey | Vault:
+        if not given.startswith(VAULT):
+            return MasterKey(base64.b64decode(given))
+        from core.azure_keys import VaultKey  # slow to import
+
+        return VaultKey(given.removeprefix(VAULT))
+
+    return MasterKeys([source(each.get_secret_value()) for each in master_secrets(settings)], control)
 
 
 def blob_stores(settings: Settings) -> BlobStores:
@@ -125,11 +142,13 @@ def assemble(settings: Settings) -> Parts:
     """Everything a running gateway needs; nothing has connected yet. Raises `NotConfigured`."""
     database = open_database(settings)
     directory = Directory(database)
+    masters = master_keys(settings, database.control)
     return Parts(
         settings,
         database,
         directory,
-        KeyRing(database, master_key(settings), directory),
+        KeyRing(database, masters, directory),
+        masters,
         TokenVerifier(database, directory),
         RateLimits(settings.limits_storage.get_secret_value()),
         UsageCounter(database),
@@ -154,6 +173,7 @@ async def disassemble(parts: Parts) -> None:
         stack.push_async_callback(parts[Database].close)
         stack.push_async_callback(parts[PlatformAccess].close)
         stack.push_async_callback(parts[BlobStores].close)
+        stack.push_async_callback(parts[MasterKeys].aclose)
         for jail in (parts[Jail], parts[SignInJail]):
             stack.callback(jail.close)
         stack.push_async_callback(parts[AiClient].aclose)
@@ -165,7 +185,7 @@ async def disassemble(parts: Parts) -> None:
 
 def provisioning_steps(settings: Settings, admin: AdminDatabase, stores: BlobStores) -> list[Step]:
     """What makes a tenant: schema and role, container, keys."""
-    master_key(settings)  # missed now rather than in the last step
+    master_secrets(settings)  # missed now rather than in the last step
 
     async def unmake_keys(tenant: Tenant) -> None:
         async with admin.control() as session:
@@ -189,8 +209,10 @@ def provisioning_steps(settings: Settings, admin: AdminDatabase, stores: BlobSto
 
 async def make_keys(settings: Settings, admin: AdminDatabase, tenant: Tenant) -> None:
     """Give a tenant an active key for each purpose that it has none for."""
-    async with admin.control() as session:
-        await complete_keys(session, tenant, master_key(settings))
+    async with aclosing(master_keys(settings, admin.control)) as masters:
+        master = await masters.make()
+        async with admin.control() as session:
+            await complete_keys(session, tenant, master)
 
 
 async def tidy(database: Database, tenant: TenantScope) -> None:

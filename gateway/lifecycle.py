@@ -2,7 +2,8 @@
 one."""
 
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -11,14 +12,15 @@ from sqlalchemy import delete
 from auth.connections.models import Connection
 from auth.connections.transport import gather_connections, scatter_connections
 from auth.keys import platform
-from auth.keys.errors import KeysLocked
+from auth.keys.errors import KeysLocked, MasterKeyUnknown
+from auth.keys.masters import MasterKeys
 from auth.keys.models import TenantKey
 from auth.keys.transport import check_keys, gather_keys, read_data_keys, scatter_keys
 from clinic.patients.resealing import reseal_patients
 from core.blobs import BlobStores
 from core.database import AdminDatabase, ControlSession, TenantScope
 from core.settings import Settings
-from gateway.assembly import database_url, make_keys, master_key, open_database
+from gateway.assembly import database_url, make_keys, master_keys, open_database
 from migrations.rendering import head, history
 from migrations.runner import create_schema, upgrade_schema
 from tenants.directory.models import Tenant
@@ -42,6 +44,13 @@ BLOB_NAMES = """
 """
 
 
+@asynccontextmanager
+async def _opened_masters(settings: Settings, admin: AdminDatabase) -> AsyncIterator[MasterKeys]:
+    async with aclosing(master_keys(settings, admin.control)) as masters:
+        await masters.open_all()
+        yield masters
+
+
 async def export_tenant(
     settings: Settings,
     admin: AdminDatabase,
@@ -54,29 +63,30 @@ async def export_tenant(
 ) -> Manifest:
     """`tenants.portability.export` with what the rooms above it keep of a tenant. Its keys stay wrapped by the master
     key, or are wrapped by a passphrase."""
-    master = master_key(settings)
-    scrypt = Scrypt(salt=secrets.token_hex(16)) if passphrase else None
-    wrapping = passphrase_key(passphrase, scrypt) if passphrase and scrypt else master
+    async with _opened_masters(settings, admin) as masters:
+        master = await masters.current()
+        scrypt = Scrypt(salt=secrets.token_hex(16)) if passphrase else None
+        wrapping = passphrase_key(passphrase, scrypt) if passphrase and scrypt else master
 
-    async def gather(session: ControlSession, tenant: Tenant) -> Control:
-        return await gather_control(
-            session,
-            tenant,
-            await gather_connections(session, tenant),
-            await gather_keys(session, tenant, master, wrapping),
+        async def gather(session: ControlSession, tenant: Tenant) -> Control:
+            return await gather_control(
+                session,
+                tenant,
+                await gather_connections(session, tenant),
+                await gather_keys(session, tenant, masters, wrapping),
+            )
+
+        return await export(
+            admin,
+            stores,
+            slug,
+            target,
+            gather=gather,
+            wrapped_by=scrypt or master.kek_id,
+            leave_out=LEFT_OUT,
+            blob_names=BLOB_NAMES,
+            progress=progress,
         )
-
-    return await export(
-        admin,
-        stores,
-        slug,
-        target,
-        gather=gather,
-        wrapped_by=scrypt or master.kek_id,
-        leave_out=LEFT_OUT,
-        blob_names=BLOB_NAMES,
-        progress=progress,
-    )
 
 
 async def restore_tenant(
@@ -97,15 +107,21 @@ async def restore_tenant(
             f"Its schema is at revision {manifest.schema_revision}, which this release does not know: restore it with "
             "the release that exported it, or a newer one."
         )
-    master, wrapped_by, former = master_key(settings), manifest.wrapped_by, TenantScope(manifest.tenant.key)
-    wrapping = master
-    if isinstance(wrapped_by, Scrypt):
-        if not passphrase:
+    wrapped_by, former = manifest.wrapped_by, TenantScope(manifest.tenant.key)
+    async with _opened_masters(settings, admin) as masters:
+        master = await masters.make()
+        if not isinstance(wrapped_by, Scrypt):
+            try:
+                wrapping = await masters.named(wrapped_by)
+            except MasterKeyUnknown:
+                raise KeysLocked(
+                    "Its keys were wrapped by another master key than DERMADETECT_MASTER_KEY."
+                ) from None
+        elif passphrase:
+            wrapping = passphrase_key(passphrase, wrapped_by)
+        else:
             raise KeysLocked("Its keys were wrapped by a passphrase; give it.")
-        wrapping = passphrase_key(passphrase, wrapped_by)
-    elif wrapped_by != master.kek_id:
-        raise KeysLocked("Its keys were wrapped by another master key than DERMADETECT_MASTER_KEY.")
-    check_keys(read_control(bundle).keys, former, wrapping)
+        check_keys(read_control(bundle).keys, former, wrapping)
     database = open_database(settings)
 
     async def make_schema(tenant: Tenant) -> None:
@@ -121,8 +137,8 @@ async def restore_tenant(
         scatter_keys(session, tenant, kept.keys, former, wrapping, master, same_home=same_home)
 
     async def reseal(tenant: Tenant) -> None:
-        async with admin.control() as session:
-            data_keys = await read_data_keys(session, tenant, master)
+        async with _opened_masters(settings, admin) as masters, admin.control() as session:
+            data_keys = await read_data_keys(session, tenant, masters)
         await reseal_patients(database, tenant.scope, former, data_keys)
 
     try:
@@ -182,13 +198,15 @@ async def purge_tenant(
     progress: Callable[[str], None] = lambda step: None,
 ) -> str:
     """`tenants.lifecycle.purge` with what the rooms above it keep of a tenant."""
-    master = master_key(settings)
 
     async def forget(session: ControlSession, tenant: Tenant) -> None:
         for kept in (TenantKey, Connection):
             await session.execute(delete(kept).where(kept.tenant_id == tenant.id))
 
-    async def sign(session: ControlSession, told: bytes) -> str:
-        return await platform.sign(session, master, told, CERTIFICATE_TYPE)
+    async with _opened_masters(settings, admin) as masters:
+        await masters.make()
 
-    return await purge(admin, stores, slug, forget=forget, sign=sign, now=now, progress=progress)
+        async def sign(session: ControlSession, told: bytes) -> str:
+            return await platform.sign(session, masters, told, CERTIFICATE_TYPE)
+
+        return await purge(admin, stores, slug, forget=forget, sign=sign, now=now, progress=progress)

@@ -4,18 +4,22 @@ Token keys are ES256 (RFC 7518), which verifies faster here than EdDSA and signs
 """
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from joserfc import jws
 from joserfc.jwk import ECKey
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, or_, select
 
 from auth.keys.errors import KeyMissing
+from auth.keys.masters import MasterKeys
 from auth.keys.models import PURPOSES, TenantKey
 from auth.saml.request import new_sp_key
 from core import crypto
+from core.clock import utcnow
 from core.crypto import MasterKey
 from core.database import ControlSession, Database, TenantScope
 from core.ids import new_id
@@ -62,9 +66,9 @@ def generate(purpose: str, tenant: Tenant, master: MasterKey) -> TenantKey:
 
 
 async def complete_keys(session: ControlSession, tenant: Tenant, master: MasterKey) -> None:
-    """Make an active key for each purpose that `tenant` has none for."""
-    active = select(TenantKey.purpose).where(TenantKey.tenant_id == tenant.id, TenantKey.state == "active")
-    present = set(await session.scalars(active))
+    """Make a key for each purpose that `tenant` has none for."""
+    last = select(TenantKey.purpose).where(TenantKey.tenant_id == tenant.id, TenantKey.retires_at.is_(None))
+    present = set(await session.scalars(last))
     for purpose in PURPOSES:
         if purpose not in present:
             session.add(await asyncio.to_thread(generate, purpose, tenant, master))
@@ -75,66 +79,105 @@ async def delete_keys(session: ControlSession, tenant: Tenant) -> None:
     await session.execute(delete(TenantKey).where(TenantKey.tenant_id == tenant.id))
 
 
+def usable(keys: Iterable[TenantKey], now: datetime) -> list[TenantKey]:
+    """Those of a purpose that are not retired: the next one, the active one, and those it has followed."""
+    return [key for key in keys if key.retires_at is None or key.retires_at > now]
+
+
+def active(keys: Iterable[TenantKey], now: datetime) -> TenantKey | None:
+    """Which key of a purpose signs or wraps now: the one whose turn came last."""
+    in_use = sorted(usable(keys, now), key=lambda key: key.active_from)
+    begun = [key for key in in_use if key.active_from <= now]
+    # A clock that is behind must not leave a new tenant without a key.
+    return begun[-1] if begun else in_use[0] if in_use else None
+
+
+def state_of(key: TenantKey, keys: Iterable[TenantKey], now: datetime) -> str:
+    """What `key`, one of a purpose's `keys`, is: `next` is published and not used yet, `retiring` is not used any more
+    but what it signed holds, `retired` verifies reports alone."""
+    if key.retires_at is not None and key.retires_at <= now:
+        return "retired"
+    if key is active(keys, now):
+        return "active"
+    return "next" if key.active_from > now else "retiring"
+
+
 class KeyRing:
-    """The keys of all tenants, each read and unwrapped once per process, and again when the tenant has changed."""
+    """The keys of all tenants, each read once per process and again when the tenant has changed, and unwrapped once."""
 
-    def __init__(self, database: Database, master: MasterKey, directory: Directory) -> None:
+    def __init__(self, database: Database, masters: MasterKeys, directory: Directory) -> None:
         self._database = database
-        self._master = master
+        self._masters = masters
         self._directory = directory
-        self._active: dict[tuple[str, str], tuple[int, TenantKey, bytes]] = {}
-        self._by_id: dict[tuple[str, UUID], bytes] = {}
+        self._keys: dict[tuple[str, str], tuple[int, list[TenantKey]]] = {}  # with the tenant's epoch
+        self._secrets: dict[tuple[str, UUID], bytes] = {}
 
-    def _unwrap(self, tenant: TenantScope, row: TenantKey) -> bytes:
-        return self._master.unwrap(tenant.key, f"{row.purpose}:{row.id}", row.private_wrapped)
+    async def _secret(self, tenant: TenantScope, row: TenantKey) -> bytes:
+        name = (tenant.key, row.id)
+        if name not in self._secrets:
+            master = await self._masters.named(row.kek_id)
+            self._secrets[name] = master.unwrap(tenant.key, f"{row.purpose}:{row.id}", row.private_wrapped)
+        return self._secrets[name]
 
-    async def _get_active(self, tenant: TenantScope, purpose: str) -> tuple[TenantKey, bytes]:
+    async def _usable(self, tenant: TenantScope, purpose: str) -> list[TenantKey]:
         record = self._directory.by_key(tenant.key)
         epoch = record.epoch if record else -1
-        held = self._active.get((tenant.key, purpose))
+        held = self._keys.get((tenant.key, purpose))
         if held is None or held[0] != epoch:
+            now = utcnow()
             async with self._database.control() as session:
-                row = await session.scalar(
+                rows = await session.scalars(
                     select(TenantKey)
                     .join(Tenant, Tenant.id == TenantKey.tenant_id)
-                    .where(
-                        Tenant.key == tenant.key, TenantKey.purpose == purpose, TenantKey.state == "active"
-                    )
+                    .where(Tenant.key == tenant.key, TenantKey.purpose == purpose, not_retired(now))
                 )
-            if row is None:
-                raise KeyMissing(
-                    f"No active {purpose} key; run `dermadetect tenants create` again to finish."
-                )
-            held = self._active[tenant.key, purpose] = (epoch, row, self._unwrap(tenant, row))
-        return held[1], held[2]
+                held = self._keys[tenant.key, purpose] = (epoch, list(rows))
+        return usable(held[1], utcnow())
+
+    async def _active(self, tenant: TenantScope, purpose: str) -> tuple[TenantKey, bytes]:
+        row = active(await self._usable(tenant, purpose), utcnow())
+        if row is None:
+            raise KeyMissing(f"No {purpose} key is in use; run `dermadetect tenants create` again to finish.")
+        return row, await self._secret(tenant, row)
 
     async def data_key(self, tenant: TenantScope) -> DataKey:
         """The key that wraps new patients' keys."""
-        row, secret = await self._get_active(tenant, "data")
+        row, secret = await self._active(tenant, "data")
         return DataKey(row.id, secret)
 
     async def data_key_by_id(self, tenant: TenantScope, key_id: UUID) -> bytes:
         """The secret of the data key that wrapped an older patient's key. Raises `KeyMissing`."""
-        if (tenant.key, key_id) not in self._by_id:
-            async with self._database.control() as session:
-                row = await session.scalar(
-                    select(TenantKey)
-                    .join(Tenant, Tenant.id == TenantKey.tenant_id)
-                    .where(Tenant.key == tenant.key, TenantKey.id == key_id, TenantKey.purpose == "data")
-                )
-            if row is None:
-                raise KeyMissing("The key of this record does not exist any more.")
-            self._by_id[tenant.key, key_id] = self._unwrap(tenant, row)
-        return self._by_id[tenant.key, key_id]
+        if (tenant.key, key_id) in self._secrets:
+            return self._secrets[tenant.key, key_id]
+        async with self._database.control() as session:
+            row = await session.scalar(
+                select(TenantKey)
+                .join(Tenant, Tenant.id == TenantKey.tenant_id)
+                .where(Tenant.key == tenant.key, TenantKey.id == key_id, TenantKey.purpose == "data")
+            )
+        if row is None:
+            raise KeyMissing("The key of this record does not exist any more.")
+        return await self._secret(tenant, row)
 
     async def saml_key(self, tenant: TenantScope) -> SamlKey:
-        """The key that signs requests to the identity provider and opens encrypted assertions."""
-        row, secret = await self._get_active(tenant, "saml")
+        """The key that signs requests to the identity provider, and opens what is encrypted to it."""
+        row, secret = await self._active(tenant, "saml")
         return SamlKey(secret.decode(), row.public["certificate"])
+
+    async def saml_keys(self, tenant: TenantScope) -> list[SamlKey]:
+        """All that open what an identity provider encrypts: the one that signs, then the others by age, the newest
+        first."""
+        now = utcnow()
+        rows = await self._usable(tenant, "saml")
+        signing = active(rows, now)
+        rows.sort(key=lambda row: (row is signing, row.active_from), reverse=True)
+        return [
+            SamlKey((await self._secret(tenant, row)).decode(), row.public["certificate"]) for row in rows
+        ]
 
     async def token_key(self, tenant: TenantScope) -> ECKey:
         """The private key that signs the tenant's tokens; its `kid` is set."""
-        row, secret = await self._get_active(tenant, "token")
+        row, secret = await self._active(tenant, "token")
         return ECKey.import_key(secret, {"kid": str(row.id), "use": "sig", "alg": "ES256"})
 
     async def sign(self, tenant: TenantScope, payload: bytes, typ: str) -> str:
@@ -146,12 +189,17 @@ class KeyRing:
         )
 
 
+def not_retired(now: datetime) -> ColumnElement[bool]:
+    """The condition of `usable`."""
+    return or_(TenantKey.retires_at.is_(None), TenantKey.retires_at > now)
+
+
 async def public_token_keys(session: ControlSession, tenant: TenantScope) -> list[dict[str, Any]]:
-    """The JWKs that verify this tenant's tokens: the active key and those being retired."""
+    """The JWKs that verify this tenant's tokens: the next key, the active one, and those that are retiring."""
     rows = await session.scalars(
         select(TenantKey)
         .join(Tenant, Tenant.id == TenantKey.tenant_id)
-        .where(Tenant.key == tenant.key, TenantKey.purpose == "token", TenantKey.state != "retired")
+        .where(Tenant.key == tenant.key, TenantKey.purpose == "token", not_retired(utcnow()))
         .order_by(TenantKey.id.desc())
     )
     return [row.public for row in rows]

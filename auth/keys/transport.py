@@ -6,7 +6,9 @@ from uuid import UUID
 from sqlalchemy import select
 
 from auth.keys.errors import KeysLocked
+from auth.keys.masters import MasterKeys
 from auth.keys.models import TenantKey
+from core.clock import utcnow
 from core.crypto import CannotOpen, MasterKey
 from core.database import ControlSession, TenantScope
 from tenants.directory.models import Tenant
@@ -14,9 +16,9 @@ from tenants.portability.bundle import Key
 
 
 async def gather_keys(
-    session: ControlSession, tenant: Tenant, master: MasterKey, wrapping: MasterKey
+    session: ControlSession, tenant: Tenant, masters: MasterKeys, wrapping: MasterKey
 ) -> list[Key]:
-    """Every key of the tenant, wrapped by `wrapping`."""
+    """Every key of the tenant, wrapped by `wrapping`. The `masters` are open already."""
     rows = await session.scalars(
         select(TenantKey).where(TenantKey.tenant_id == tenant.id).order_by(TenantKey.id)
     )
@@ -24,8 +26,11 @@ async def gather_keys(
         Key(
             id=row.id,
             purpose=row.purpose,
-            state=row.state,
-            private_wrapped=_rewrap(row, tenant.scope, master, tenant.scope, wrapping).hex(),
+            active_from=row.active_from,
+            retires_at=row.retires_at,
+            private_wrapped=_rewrap(
+                row, tenant.scope, await masters.named(row.kek_id), tenant.scope, wrapping
+            ).hex(),
             public=row.public,
         )
         for row in rows
@@ -53,6 +58,7 @@ def scatter_keys(
 ) -> None:
     """Give a restored tenant the keys of `former`. What signed tokens still verifies old reports, and no
     token; the service provider's key stays only where its entity id does (`same_home`)."""
+    now = utcnow()
     for each in keys:
         if each.purpose == "saml" and not same_home:
             continue
@@ -60,7 +66,8 @@ def scatter_keys(
             id=each.id,
             tenant_id=tenant.id,
             purpose=each.purpose,
-            state="retired" if each.purpose == "token" else each.state,
+            active_from=each.active_from,
+            retires_at=min(each.retires_at or now, now) if each.purpose == "token" else each.retires_at,
             kek_id=master.kek_id,
             private_wrapped=bytes.fromhex(each.private_wrapped),
             public=each.public,
@@ -69,12 +76,15 @@ def scatter_keys(
         session.add(row)
 
 
-async def read_data_keys(session: ControlSession, tenant: Tenant, master: MasterKey) -> dict[UUID, bytes]:
-    """The secrets that wrap the keys of a tenant's patients."""
+async def read_data_keys(session: ControlSession, tenant: Tenant, masters: MasterKeys) -> dict[UUID, bytes]:
+    """The secrets that wrap the keys of a tenant's patients. The `masters` are open already."""
     rows = await session.scalars(
         select(TenantKey).where(TenantKey.tenant_id == tenant.id, TenantKey.purpose == "data")
     )
-    return {row.id: master.unwrap(tenant.key, f"data:{row.id}", row.private_wrapped) for row in rows}
+    return {
+        row.id: (await masters.named(row.kek_id)).unwrap(tenant.key, f"data:{row.id}", row.private_wrapped)
+        for row in rows
+    }
 
 
 def _rewrap(

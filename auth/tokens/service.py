@@ -7,6 +7,7 @@ so both are demanded here.
 
 import hashlib
 import json
+import math
 import time
 from base64 import urlsafe_b64decode
 from dataclasses import dataclass
@@ -19,11 +20,12 @@ from joserfc.jws import JWSRegistry
 from sqlalchemy import select
 
 from auth.keys.models import TenantKey
-from auth.keys.service import KeyRing
+from auth.keys.service import KeyRing, not_retired
 from auth.people.models import SignInSession
 from auth.roles import scopes_of
 from auth.tokens.errors import TokenRefused
 from core.access import Principal
+from core.clock import utcnow
 from core.database import Database
 from core.ids import new_id
 from tenants.directory.cache import Directory, TenantRecord
@@ -32,7 +34,7 @@ from tenants.directory.models import Tenant
 AUDIENCE = "dermadetect"
 MAX_TOKEN_LENGTH = 4096
 MAX_HEADER_LENGTH = 400
-MAX_CACHED = 20_000
+GENERATION = 10_000  # verified tokens; two are kept
 
 _registry = JWSRegistry(algorithms=["ES256"])
 
@@ -71,6 +73,8 @@ async def issue(
 
 @dataclass(slots=True)
 class _Verified:
+    """`expires` is when the token does or its key retires, `epoch` the tenant's when it was verified."""
+
     principal: Principal
     expires: float
     epoch: int
@@ -78,13 +82,18 @@ class _Verified:
 
 class TokenVerifier:
     """Verifies access tokens, and remembers those it has verified until they expire, the tenant changes in any
-    way, or the session is revoked."""
+    way (its keys too), or the session is revoked.
+
+    It remembers in two generations: a full one becomes the old one, and what is not asked for again is forgotten with it.
+    """
 
     def __init__(self, database: Database, directory: Directory) -> None:
         self._database = database
         self._directory = directory
-        self._cache: dict[bytes, _Verified] = {}
-        self._public_keys: dict[str, tuple[str, int, ECKey]] = {}  # kid -> tenant key, tenant epoch, key
+        self._young: dict[bytes, _Verified] = {}
+        self._old: dict[bytes, _Verified] = {}
+        # A tenant's epoch, and its keys by kid with the time at which each retires.
+        self._keys: dict[str, tuple[int, dict[str, tuple[ECKey, float]]]] = {}
 
     async def verify(self, token: str, tenant: TenantRecord, origin: str) -> Principal:
         """The principal a bearer token stands for at `tenant`. Raises `TokenRefused`."""
@@ -92,21 +101,27 @@ class TokenVerifier:
             raise TokenRefused("token.too-long")
         # The tenant is part of the name: what one host has verified is nothing to another.
         name = hashlib.sha256(f"{tenant.scope.key}:{token}".encode()).digest()
-        known = self._cache.get(name)
+        known = self._young.get(name)
         if known is None or known.epoch != tenant.epoch:
-            known = await self._verify(token, tenant, origin)
-            if len(self._cache) >= MAX_CACHED:
-                self._cache.clear()  # rare, and cheaper than an order kept at every request
-            self._cache[name] = known
+            known = self._old.get(name)
+            if known is None or known.epoch != tenant.epoch:
+                known = await self._verify(token, tenant, origin)
+            if len(self._young) >= GENERATION:
+                self._young, self._old = {}, self._young
+            self._young[name] = known
         if known.expires <= time.time():
-            del self._cache[name]
+            self._young.pop(name, None)
             raise TokenRefused("token.expired")
         if self._directory.is_revoked(known.principal.session):
             raise TokenRefused("token.revoked")
         return known.principal
 
     async def _verify(self, token: str, tenant: TenantRecord, origin: str) -> _Verified:
-        key = await self._public_key(_key_id(token), tenant)
+        kid = _key_id(token)
+        keys = await self._keys_of(tenant)
+        if kid not in keys or keys[kid][1] <= time.time():
+            raise TokenRefused("token.unknown-key")
+        key, retires = keys[kid]
         try:
             decoded = jwt.decode(token, key, registry=_registry)
             if decoded.header.get("typ") != "at+jwt":
@@ -134,30 +149,29 @@ class TokenVerifier:
             raise TokenRefused(f"token.{error.error}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise TokenRefused("token.claims") from None
-        return _Verified(principal, float(claims["exp"]), tenant.epoch)
+        return _Verified(principal, min(float(claims["exp"]), retires), tenant.epoch)
 
-    async def _public_key(self, kid: str, tenant: TenantRecord) -> ECKey:
-        known = self._public_keys.get(kid)
-        if known is None or known[1] != tenant.epoch:
+    async def _keys_of(self, tenant: TenantRecord) -> dict[str, tuple[ECKey, float]]:
+        """All at once, so that a `kid` that somebody made up costs no question to the database."""
+        known = self._keys.get(tenant.scope.key)
+        if known is None or known[0] != tenant.epoch:
             async with self._database.control() as session:
-                row = (
-                    await session.execute(
-                        select(TenantKey.public, Tenant.key)
-                        .join(Tenant, Tenant.id == TenantKey.tenant_id)
-                        .where(
-                            TenantKey.id == UUID(kid),
-                            TenantKey.purpose == "token",
-                            TenantKey.state != "retired",
-                            Tenant.key == tenant.scope.key,
-                        )
+                rows = await session.execute(
+                    select(TenantKey.id, TenantKey.public, TenantKey.retires_at)
+                    .join(Tenant, Tenant.id == TenantKey.tenant_id)
+                    .where(
+                        Tenant.key == tenant.scope.key, TenantKey.purpose == "token", not_retired(utcnow())
                     )
-                ).one_or_none()
-            if row is None:
-                raise TokenRefused("token.unknown-key")
-            known = self._public_keys[kid] = (row.key, tenant.epoch, ECKey.import_key(row.public))
-        if known[0] != tenant.scope.key:
-            raise TokenRefused("token.foreign-key")
-        return known[2]
+                )
+                keys = {
+                    str(row.id): (
+                        ECKey.import_key(row.public),
+                        row.retires_at.timestamp() if row.retires_at else math.inf,
+                    )
+                    for row in rows
+                }
+            known = self._keys[tenant.scope.key] = (tenant.epoch, keys)
+        return known[1]
 
 
 def _key_id(token: str) -> str:

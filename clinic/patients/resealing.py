@@ -1,4 +1,5 @@
-"""Patients of a tenant that was restored under a new key: what is sealed names the tenant that it belongs to."""
+"""What is sealed for patients, sealed anew: for a tenant that was restored under a new key, because it names the tenant that
+it belongs to; and when the tenant's data key is another."""
 
 from collections.abc import Mapping
 from uuid import UUID
@@ -32,6 +33,44 @@ async def reseal_patients(
                     update(Patient)
                     .where(Patient.id == patient.id)
                     .values(**sealed, updated_at=Patient.updated_at)
+                    .execution_options(synchronize_session=False)
+                )
+        if not patients:
+            return
+        after = patients[-1].id
+
+
+async def rewrap_patients(
+    database: Database, tenant: TenantScope, data_keys: Mapping[UUID, bytes], new: UUID
+) -> None:
+    """Wrap every patient's key by the data key `new`, one of `data_keys`. May run again after a crash. A patient recorded
+    meanwhile by a process that does not know the new key yet keeps the one before it, which goes on opening.
+
+    Raises `CannotOpen`, and KeyError for a patient whose data key is not among `data_keys`.
+    """
+    after = UUID(int=0)
+    while True:
+        async with database.tenant(tenant) as session:
+            patients = (
+                await session.scalars(
+                    select(Patient)
+                    .where(Patient.id > after, Patient.key_id != new)
+                    .order_by(Patient.id)
+                    .limit(PATIENTS_A_TIME)
+                )
+            ).all()
+            for patient in patients:
+                context = seal_context(tenant, patient.id, "key")
+                own_key = unseal(data_keys[patient.key_id], patient.wrapped_key, context)
+                await session.execute(
+                    update(Patient)
+                    # Unless it was erased, or wrapped by somebody else, in this moment.
+                    .where(Patient.id == patient.id, Patient.wrapped_key == patient.wrapped_key)
+                    .values(
+                        key_id=new,
+                        wrapped_key=seal(data_keys[new], own_key, context),
+                        updated_at=Patient.updated_at,
+                    )
                     .execution_options(synchronize_session=False)
                 )
         if not patients:

@@ -1,5 +1,6 @@
 """Every setting of the product, read once by `gateway.assembly` and passed down."""
 
+import re
 from base64 import b64decode
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -18,6 +19,11 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from core.cells import HOME
+
+VAULT = "azure-keyvault:"
+"""Before the identifier of a vault's key, in place of a master key."""
+
+_VAULT_KEY = re.compile(r"https://[a-zA-Z0-9.:-]+/keys/[a-zA-Z0-9-]+/[a-zA-Z0-9]+")
 
 
 class Cell(BaseModel):
@@ -68,8 +74,11 @@ class Settings(BaseSettings):
     statement_timeout_ms: int = Field(15_000, ge=100, description="Longest statement of a tenant, in ms.")
     master_key: SecretStr | None = Field(
         None,
-        description="32 random bytes in base64; wraps every tenant's keys. "
-        "`openssl rand -base64 32` makes one. Losing it loses the tenants' data.",
+        description="Wraps every tenant's keys: 32 random bytes in base64, which `openssl rand -base64 32` makes, or "
+        "`azure-keyvault:` and the identifier of a key with its version. Losing it loses the tenants' data.",
+    )
+    master_key_previous: SecretStr | None = Field(
+        None, description="The master key before this one, until `dermadetect keys rewrap` is through."
     )
     blob_directory: Path | None = Field(None, description="Keep blobs in this directory (one machine only).")
     azure_connection_string: SecretStr | None = Field(None, description="Keep blobs in this storage account.")
@@ -135,10 +144,14 @@ class Settings(BaseSettings):
         "INFO", description="Least severe log line."
     )
 
-    @field_validator("master_key")
+    @field_validator("master_key", "master_key_previous")
     @classmethod
-    def _is_256_bits(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and len(b64decode(value.get_secret_value(), validate=True)) != 32:
+    def _is_a_master_key(cls, value: SecretStr | None) -> SecretStr | None:
+        given = value.get_secret_value() if value else ""
+        if given.startswith(VAULT):
+            if not _VAULT_KEY.fullmatch(given.removeprefix(VAULT)):
+                raise ValueError("must be azure-keyvault:https://NAME.vault.azure.net/keys/NAME/VERSION")
+        elif given and len(b64decode(given, validate=True)) != 32:
             raise ValueError("must be 32 bytes in base64; `openssl rand -base64 32` makes one")
         return value
 

@@ -13,6 +13,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 from uuid import UUID
@@ -99,7 +100,8 @@ class Key(_Strict):
 
     id: UUID
     purpose: str
-    state: str
+    active_from: datetime
+    retires_at: datetime | None
     private_wrapped: Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2})+$")]
     public: dict[str, Any]
 

@@ -13,17 +13,12 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from joserfc.jwk import ECKey
-from sqlalchemy import select
 
-from auth.keys.models import TenantKey
-from auth.keys.service import KeyRing, generate
+from auth.keys.service import KeyRing
 from auth.people.models import SignInSession
 from auth.people.service import end_sessions_of
 from core.clock import utcnow
-from gateway.assembly import master_key
 from tenants.directory.cache import Directory
-from tenants.directory.models import Tenant
-from tenants.directory.service import next_epoch
 from tests.fixtures.world import Person, World
 
 Craft = Callable[[dict[str, Any], dict[str, Any], ECKey], str]
@@ -159,23 +154,6 @@ async def test_no_token_is_401_before_the_body_is_read(world: World) -> None:
     answer = await http.post("/v1/cases", content=b"{not json")
     assert answer.status_code == 401
     assert "Bearer" in answer.headers["WWW-Authenticate"]
-
-
-async def test_a_rotated_key_is_used_at_once_and_a_retired_one_refused(world: World) -> None:
-    tenant = await world.create_tenant("rotating")
-    old = await world.person("coordinator", tenant="rotating")
-    assert (await old.http.get("/v1/me")).status_code == 200
-    master = master_key(world.settings)
-    async with world.admin.control() as session:
-        rows = select(TenantKey).where(TenantKey.tenant_id == tenant.id, TenantKey.purpose == "token")
-        (await session.scalars(rows)).one().state = "retired"
-        await session.flush()
-        session.add(generate("token", tenant, master))
-        (await session.get_one(Tenant, tenant.id)).epoch = await next_epoch(session)
-    await world.parts[Directory].refresh()
-    assert (await old.http.get("/v1/me")).status_code == 401
-    new = await world.person("coordinator", tenant="rotating")
-    assert (await new.http.get("/v1/me")).status_code == 200
 
 
 async def test_a_logout_that_was_interrupted_is_finished_by_the_next(world: World) -> None:

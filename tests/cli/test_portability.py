@@ -111,7 +111,7 @@ def test_a_restore_that_is_killed_is_finished_by_the_same_command(
     command.run("tenants", "export", other, "--to", str(again))
     for part in ("tables", "blobs"):
         assert contents(again / part) == contents(bundle / part)
-    keys = "SELECT count(*) FROM control.tenant_keys WHERE state = 'active' AND tenant_id = "
+    keys = "SELECT count(*) FROM control.tenant_keys WHERE retires_at IS NULL AND tenant_id = "
     assert sql(command, keys + f"(SELECT id FROM control.tenants WHERE slug = '{other}')") == 3
 
 

@@ -424,7 +424,8 @@ def upgrade() -> None:
         "tenant_keys",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
         sa.Column("purpose", sa.Text(), nullable=False),
-        sa.Column("state", sa.Text(), nullable=False),
+        sa.Column("active_from", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("retires_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("kek_id", sa.Text(), nullable=False),
         sa.Column("private_wrapped", sa.LargeBinary(), nullable=False),
         sa.Column("public", postgresql.JSONB(astext_type=sa.Text()), nullable=False),
@@ -433,18 +434,17 @@ def upgrade() -> None:
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("version", sa.Integer(), server_default="1", nullable=False),
         sa.CheckConstraint("purpose IN ('token', 'saml', 'data')", name=op.f("ck_tenant_keys_purpose")),
-        sa.CheckConstraint("state IN ('active', 'retiring', 'retired')", name=op.f("ck_tenant_keys_state")),
         sa.ForeignKeyConstraint(["tenant_id"], ["control.tenants.id"], name=op.f("fk_tenant_keys_tenant_id")),
         sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_tenant_keys")),
         schema="control",
     )
     op.create_index(
-        "uq_tenant_keys_active",
+        "uq_tenant_keys_last",
         "tenant_keys",
         ["tenant_id", "purpose"],
         unique=True,
         schema="control",
-        postgresql_where="state = 'active'",
+        postgresql_where="retires_at IS NULL",
     )
     op.create_table(
         "tenant_migrations",
@@ -480,6 +480,16 @@ def upgrade() -> None:
         sa.Column("used", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["tenant_id"], ["control.tenants.id"], name=op.f("fk_usage_tenant_id")),
         sa.PrimaryKeyConstraint("tenant_id", "metric", "month", name=op.f("pk_usage")),
+        schema="control",
+    )
+    op.create_table(
+        "vaulted_master_keys",
+        sa.Column("vault_key", sa.Text(), nullable=False),
+        sa.Column("kek_id", sa.Text(), nullable=False),
+        sa.Column("wrapped", sa.LargeBinary(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.PrimaryKeyConstraint("vault_key", name=op.f("pk_vaulted_master_keys")),
+        sa.UniqueConstraint("kek_id", name=op.f("uq_vaulted_master_keys_kek_id")),
         schema="control",
     )
     op.execute("INSERT INTO control.epoch (id, value) VALUES (1, 0)")

@@ -1,0 +1,67 @@
+"""Keys rotated and wrapped anew: the verbs of `auth.keys`, with what the rooms above it have wrapped by them."""
+
+from collections.abc import Callable
+from contextlib import aclosing
+from datetime import timedelta
+
+from auth.keys.models import TenantKey
+from auth.keys.rewrapping import Outcome, rewrap
+from auth.keys.rotation import revoke, rotate
+from auth.keys.transport import read_data_keys
+from clinic.patients.resealing import rewrap_patients
+from core.database import AdminDatabase
+from core.settings import Settings
+from gateway.assembly import master_keys, open_database
+from tenants.directory.service import find_tenant
+
+
+async def rotate_key(
+    settings: Settings,
+    admin: AdminDatabase,
+    slug: str,
+    purpose: str,
+    *,
+    use_after: timedelta,
+    retire_after: timedelta,
+    revoke_now: bool,
+) -> TenantKey:
+    """`auth.keys.rotation`, and the keys of the tenant's patients wrapped by a new data key at once."""
+    async with aclosing(master_keys(settings, admin.control)) as masters:
+        master = await masters.make()
+        await masters.open_all()
+        async with admin.control() as session:
+            if revoke_now:
+                made = await revoke(session, slug, purpose, master)
+            else:
+                made = await rotate(
+                    session,
+                    slug,
+                    purpose,
+                    master,
+                    use_after=use_after,
+                    retire_after=retire_after,
+                    token_life=timedelta(seconds=settings.access_token_s),
+                )
+        if purpose == "data":
+            async with admin.control() as session:
+                tenant = await find_tenant(session, slug)
+                data_keys = await read_data_keys(session, tenant, masters)
+            database = open_database(settings)
+            try:
+                await rewrap_patients(database, tenant.scope, data_keys, made.id)
+            finally:
+                await database.close()
+    return made
+
+
+async def rewrap_keys(
+    settings: Settings,
+    admin: AdminDatabase,
+    *,
+    batch: int,
+    dry_run: bool,
+    progress: Callable[[int], None],
+) -> Outcome:
+    """`auth.keys.rewrapping` with the settings' master keys."""
+    async with aclosing(master_keys(settings, admin.control)) as masters:
+        return await rewrap(admin, masters, batch=batch, dry_run=dry_run, progress=progress)
