@@ -37,10 +37,12 @@ class DataKey:
 
 @dataclass(frozen=True)
 class SamlKey:
-    """The service provider's RSA key and self-signed certificate, PEM."""
+    """The service provider's RSA key and self-signed certificate, PEM; `others` are such pairs, of the next key and of
+    former ones."""
 
     private_pem: str = field(repr=False)
     certificate_pem: str
+    others: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
 
 def generate(purpose: str, tenant: Tenant, master: MasterKey) -> TenantKey:
@@ -160,20 +162,17 @@ class KeyRing:
         return await self._secret(tenant, row)
 
     async def saml_key(self, tenant: TenantScope) -> SamlKey:
-        """The key that signs requests to the identity provider, and opens what is encrypted to it."""
-        row, secret = await self._active(tenant, "saml")
-        return SamlKey(secret.decode(), row.public["certificate"])
-
-    async def saml_keys(self, tenant: TenantScope) -> list[SamlKey]:
-        """All that open what an identity provider encrypts: the one that signs, then the others by age, the newest
-        first."""
-        now = utcnow()
-        rows = await self._usable(tenant, "saml")
-        signing = active(rows, now)
-        rows.sort(key=lambda row: (row is signing, row.active_from), reverse=True)
-        return [
-            SamlKey((await self._secret(tenant, row)).decode(), row.public["certificate"]) for row in rows
-        ]
+        """The key that signs requests to the identity provider and opens encrypted assertions, as the others do that are
+        not retired."""
+        signing, secret = await self._active(tenant, "saml")
+        others = [row for row in await self._usable(tenant, "saml") if row is not signing]
+        return SamlKey(
+            secret.decode(),
+            signing.public["certificate"],
+            tuple(
+                [((await self._secret(tenant, row)).decode(), row.public["certificate"]) for row in others]
+            ),
+        )
 
     async def token_key(self, tenant: TenantScope) -> ECKey:
         """The private key that signs the tenant's tokens; its `kid` is set."""

@@ -9,7 +9,10 @@ from onelogin.saml2.constants import OneLogin_Saml2_Constants as Constants
 
 @dataclass(frozen=True, slots=True)
 class ServiceProvider:
-    """One tenant's side. URLs come from the tenant's record, never from a request; key and certificate are PEM."""
+    """One tenant's side. URLs come from the tenant's record, never from a request; key and certificate are PEM.
+
+    `other_keys` are pairs of both that open assertions, too: while the key is being rotated, there is one.
+    """
 
     entity_id: str
     acs_url: str
@@ -17,6 +20,7 @@ class ServiceProvider:
     certificate_pem: str
     logout_url: str | None = None
     require_encryption: bool = False
+    other_keys: tuple[tuple[str, str], ...] = ()
 
     def __repr__(self) -> str:  # a traceback must not show the private key
         return f"ServiceProvider({self.entity_id!r})"

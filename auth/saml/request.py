@@ -11,6 +11,7 @@ from cryptography.x509.oid import NameOID
 from onelogin.saml2.auth import OneLogin_Saml2_Auth
 from onelogin.saml2.authn_request import OneLogin_Saml2_Authn_Request
 from onelogin.saml2.constants import OneLogin_Saml2_Constants as Constants
+from onelogin.saml2.metadata import OneLogin_Saml2_Metadata
 from onelogin.saml2.settings import OneLogin_Saml2_Settings
 
 from auth.saml.parties import IdentityProvider, ServiceProvider, library_request, library_settings
@@ -50,14 +51,20 @@ def new_sp_key(owner: str) -> tuple[str, str]:
 def sp_metadata(sp: ServiceProvider) -> bytes:
     """The metadata an administrator gives to the identity provider (SAML Metadata 2.0, 2.4.4).
 
-    It holds the certificate for signing and for encryption, and is valid as long as the certificate is: many
-    identity providers refuse metadata past its date, and it is uploaded once.
+    It holds the certificates for signing and for encryption, the one in use first, and is valid as long as that one is:
+    many identity providers refuse metadata past its date, and it is uploaded once.
     """
     expires = x509.load_pem_x509_certificate(sp.certificate_pem.encode()).not_valid_after_utc
+    *first, last = sp.certificate_pem, *(certificate for _, certificate in sp.other_keys)
     settings = library_settings(
-        _escaped(sp), wantAssertionsEncrypted=True, wantAssertionsSigned=True, metadataValidUntil=expires
+        _escaped(replace(sp, certificate_pem=last)),
+        wantAssertionsEncrypted=True,
+        wantAssertionsSigned=True,
+        metadataValidUntil=expires,
     )
     metadata: str | bytes = OneLogin_Saml2_Settings(settings, sp_validation_only=True).get_sp_metadata()
+    for certificate in reversed(first):  # each is put before those that are there
+        metadata = OneLogin_Saml2_Metadata.add_x509_key_descriptors(metadata, certificate)
     return metadata.encode() if isinstance(metadata, str) else metadata
 
 

@@ -29,7 +29,9 @@ router = APIRouter(tags=["single sign-on"])
 )
 async def metadata(request: Request, tenant: Tenant, keys: Annotated[KeyRing, part(KeyRing)]) -> Response:
     key = await keys.saml_key(tenant)
-    sp = service_provider(context_of(request).origin, key.private_pem, key.certificate_pem)
+    sp = service_provider(
+        context_of(request).origin, key.private_pem, key.certificate_pem, other_keys=key.others
+    )
     return Response(sp_metadata(sp), media_type="application/samlmetadata+xml")
 
 

@@ -47,12 +47,15 @@ def entity_id(origin: str) -> str:
     return f"{origin}/auth/saml/metadata"
 
 
-def service_provider(origin: str, private_pem: str, certificate_pem: str) -> ServiceProvider:
+def service_provider(
+    origin: str, private_pem: str, certificate_pem: str, *, other_keys: tuple[tuple[str, str], ...] = ()
+) -> ServiceProvider:
     return ServiceProvider(
         entity_id=entity_id(origin),
         acs_url=f"{origin}/auth/saml/acs",
         private_key_pem=private_pem,
         certificate_pem=certificate_pem,
+        other_keys=other_keys,
     )
 
 
@@ -176,7 +179,7 @@ async def complete(
         login = await spend_request(database, where.tenant, relay_state, browser_secret)
         connection, idp = await _connection(database, where.tenant, login.connection_id)
         key = await keys.saml_key(where.tenant)
-        sp = service_provider(where.origin, key.private_pem, key.certificate_pem)
+        sp = service_provider(where.origin, key.private_pem, key.certificate_pem, other_keys=key.others)
         identity = await _validate(jail, saml_response, sp, idp, login.request_id)
         person = _person(connection, identity)
         await _use_assertion(database, where.tenant, identity)

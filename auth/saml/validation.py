@@ -65,14 +65,7 @@ def validate_response(
         allow_idp_initiated=idp.allow_idp_initiated,
     )
     inspect_tree(parse(xml), expected)
-    settings = OneLogin_Saml2_Settings(library_settings(sp, _with_usable_certificates(idp)))
-    try:
-        # Encoded again, so that the library reads the very bytes the gate has seen.
-        response = OneLogin_Saml2_Response(settings, base64.b64encode(xml).decode())
-    except (xmlsec.Error, etree.LxmlError, ValueError) as error:
-        raise SamlRefused(
-            "saml.undecryptable", "the assertion is not encrypted to this tenant's key"
-        ) from error
+    response = _decrypted(xml, sp, _with_usable_certificates(idp))
     if response.encrypted:
         inspect_tree(response.decrypted_document, expected, decrypted=True)
     try:
@@ -84,6 +77,23 @@ def validate_response(
         raise SamlRefused(_LIBRARY_CHECKS.get(error.code, "saml.library")) from error
     except Exception as error:  # whatever else hostile input provokes is a refusal, never a fault
         raise SamlRefused("saml.library") from error
+
+
+def _decrypted(xml: bytes, sp: ServiceProvider, idp: IdentityProvider) -> OneLogin_Saml2_Response:
+    """The response with its assertion opened, by whichever of our keys does."""
+    keys = [(sp.private_key_pem, sp.certificate_pem), *sp.other_keys]
+    for private_pem, certificate_pem in keys:
+        ours = replace(sp, private_key_pem=private_pem, certificate_pem=certificate_pem)
+        try:
+            # Encoded again, so that the library reads the very bytes the gate has seen.
+            return OneLogin_Saml2_Response(
+                OneLogin_Saml2_Settings(library_settings(ours, idp)), base64.b64encode(xml).decode()
+            )
+        except (xmlsec.Error, etree.LxmlError, ValueError) as error:
+            failure = error
+    raise SamlRefused(
+        "saml.undecryptable", "the assertion is not encrypted to this tenant's key"
+    ) from failure
 
 
 def certificate_expires(certificate_pem: str) -> datetime:

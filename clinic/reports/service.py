@@ -208,7 +208,7 @@ async def verify(database: Database, tenant: TenantRecord, token: str) -> Verifi
                 ).where(Report.verify_hash == hash_token(token), Report.status == "stored")
             )
         ).one_or_none()
-    statement = await _signed_statement(database, tenant.scope, row.signature) if row else None
+    statement = await signed_statement(database, tenant.scope, row.signature) if row else None
     if row is None or statement is None or statement["sha256"] != row.sha256:
         raise ReportNotFound("No report of this organisation carries this code. Check the address.")
     return Verification(
@@ -220,7 +220,7 @@ async def verify(database: Database, tenant: TenantRecord, token: str) -> Verifi
     )
 
 
-async def _signed_statement(database: Database, tenant: TenantScope, signature: str) -> dict[str, Any] | None:
+async def signed_statement(database: Database, tenant: TenantScope, signature: str) -> dict[str, Any] | None:
     """What the tenant signed, None if it did not. A key that was retired since has still signed it."""
     try:
         parsed = jws.extract_compact(signature.encode())
