@@ -11,6 +11,7 @@ settings.load_profile("project")
 pytest_plugins = [
     "tests.fixtures.azurite",
     "tests.fixtures.managed_identity",
+    "tests.fixtures.key_vault",
     "tests.fixtures.postgres",
     "tests.fixtures.fleet",
     "tests.fixtures.redis",
