@@ -12,6 +12,7 @@ from auth.connections.fetching import Fetcher
 from auth.keys.masters import MasterKeys, OpenControl, Vault
 from auth.keys.service import KeyRing, complete_keys, delete_keys
 from auth.oauth.service import forget_finished
+from auth.saml.refresh import SAML_METADATA, refresh_metadata
 from auth.saml.service import SignInJail, forget_expired_assertions
 from auth.tokens.service import TokenVerifier
 from clinic.ai.client import AiClient
@@ -44,6 +45,7 @@ RECURRING = {
     "sweep-images": timedelta(hours=1),
     "reconcile-images": timedelta(days=1),
     "tidy": timedelta(days=1),
+    SAML_METADATA: timedelta(hours=1),  # most of the times nothing is due
     "ai-pipeline": timedelta(hours=1),  # for what was submitted before an AI Service was configured
 }
 
@@ -236,6 +238,7 @@ def background_worker(parts: Parts) -> Worker:
         "sweep-images": partial(settle_reservations, parts[Database], stores),
         "reconcile-images": partial(sweep_images, parts[Database], stores),
         "tidy": partial(tidy, parts[Database]),
+        SAML_METADATA: partial(refresh_metadata, parts[Database], parts[Fetcher], parts[SignInJail]),
         "ai-pipeline": partial(ask_about_cases, parts),
     }
     return Worker(

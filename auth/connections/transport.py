@@ -15,7 +15,10 @@ from tenants.portability import bundle
 from tenants.portability.errors import BundleRefused
 
 _PARTICULARS: Mapping[str, type[ControlBase]] = {"saml": SamlConnection}
-_NOT_CARRIED = {"id", "tenant_id", "kind", "created_at", "updated_at", "version"}
+_NOT_CARRIED = {
+    *("id", "tenant_id", "kind", "created_at", "updated_at", "version"),
+    *("metadata_read_at", "metadata_due_at", "metadata_failure"),  # a restored tenant reads it anew
+}
 
 
 async def gather_connections(session: ControlSession, tenant: Tenant) -> list[bundle.Connection]:

@@ -10,7 +10,14 @@ from core.models import ControlBase, Row, TenantBase
 
 
 class SamlConnection(ControlBase):
-    """The particulars of a connection that speaks SAML."""
+    """The particulars of a connection that speaks SAML.
+
+    `logout_url` takes LogoutRequests by HTTP-Redirect and `logout_response_url` our answers to the provider's own.
+    Where the provider publishes its metadata at `metadata_url`, the worker reads it again when it is due;
+    `metadata_signers` (PEM) must have signed it, unless there are none. `metadata_failure` is why the last time failed.
+    The rest are the tenant's policies; `idp_initiated_client` is the client app where a sign-in ends that began at the
+    provider.
+    """
 
     __tablename__ = "saml_connections"
     __table_args__ = (
@@ -26,6 +33,18 @@ class SamlConnection(ControlBase):
     idp_entity_id: Mapped[str]
     sso_url: Mapped[str]
     certificates: Mapped[list[str]]
+    logout_url: Mapped[str | None]
+    logout_response_url: Mapped[str | None]
+    metadata_url: Mapped[str | None]
+    metadata_signers: Mapped[list[str]] = mapped_column(default=list)
+    metadata_read_at: Mapped[datetime | None]
+    metadata_due_at: Mapped[datetime | None]
+    metadata_failure: Mapped[str | None]
+    require_encryption: Mapped[bool] = mapped_column(default=False)
+    allow_cbc: Mapped[bool] = mapped_column(default=False)
+    refuse_expired_certificates: Mapped[bool] = mapped_column(default=False)
+    allow_idp_initiated: Mapped[bool] = mapped_column(default=False)
+    idp_initiated_client: Mapped[str | None]
 
 
 class UsedAssertion(Row, TenantBase):

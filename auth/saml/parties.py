@@ -30,8 +30,10 @@ class ServiceProvider:
 class IdentityProvider:
     """The tenant's identity provider. `certificates` (PEM) has several while the provider changes its key.
 
+    `logout_response_url` is where it wants answers to its own LogoutRequests, if not at `logout_url`.
     `allow_idp_initiated` admits responses nobody asked for; `refuse_expired_certificates` is the tenant's
-    policy for certificates past their date (their keys still verify; SAML does not look at dates).
+    policy for certificates past their date (their keys still verify; SAML does not look at dates); `allow_cbc`
+    admits assertions encrypted with AES-CBC, which does not notice changes.
     """
 
     entity_id: str
@@ -40,6 +42,8 @@ class IdentityProvider:
     logout_url: str | None = None
     allow_idp_initiated: bool = False
     refuse_expired_certificates: bool = False
+    logout_response_url: str | None = None
+    allow_cbc: bool = False
 
 
 def library_settings(

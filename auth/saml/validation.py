@@ -7,6 +7,7 @@ out; the library checks schema, conditions and signatures.
 
 import base64
 import binascii
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -21,9 +22,9 @@ from onelogin.saml2.utils import OneLogin_Saml2_Utils
 from xmlsec import constants as xs
 
 from auth.saml.errors import GateRefusal, SamlRefused
-from auth.saml.gate import MAX_BYTES, Expected, inspect_tree, parse
+from auth.saml.gate import MAX_BYTES, Expected, inspect_tree, parse, plain_markup
 from auth.saml.parties import IdentityProvider, ServiceProvider, library_request, library_settings
-from auth.saml.signature import inspect_signature
+from auth.saml.signature import DS, inspect_signature
 from core.clock import utcnow
 
 # The library's numbers by name: 42 becomes "saml.invalid-signature".
@@ -63,6 +64,7 @@ def validate_response(
         acs_url=sp.acs_url,
         request_id=expected_request_id,
         allow_idp_initiated=idp.allow_idp_initiated,
+        allow_cbc=idp.allow_cbc,
     )
     inspect_tree(parse(xml), expected)
     response = _decrypted(xml, sp, _with_usable_certificates(idp))
@@ -109,6 +111,19 @@ def harden_library() -> None:
     the gate does not see, such as a later version that decrypts somewhere else.
     """
     OneLogin_Saml2_Utils.validate_node_sign = staticmethod(_verify_signature)
+
+
+def verify_enveloped(root: etree._Element, certificates: Sequence[str]) -> None:
+    """Check that the one signature of a document that is no response stands in its root, covers all of it, and was made
+    with the key of one of the certificates (PEM). Raises `SamlRefused`."""
+    plain_markup(root)
+    signatures = [element for element in root.iter() if element.tag == DS + "Signature"]
+    if len(signatures) != 1 or signatures[0].getparent() is not root:
+        raise SamlRefused("saml.signature-missing", "the document as a whole must be signed, once")
+    inspect_signature(signatures[0])
+    xmlsec.tree.add_ids(root, ["ID"])
+    if not any(_verify_signature(signatures[0], root, certificate) for certificate in certificates):
+        raise SamlRefused("saml.invalid-signature", "none of the expected keys signed the document")
 
 
 def _verify_signature(

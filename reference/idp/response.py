@@ -116,12 +116,12 @@ def resign(signature: etree._Element, key: SigningKey) -> None:
 
 
 def encrypt_assertion(assertion: etree._Element, certificate_pem: bytes) -> None:
-    """Replace the assertion by an EncryptedAssertion: AES-256-CBC, its key under RSA-OAEP."""
+    """Replace the assertion by an EncryptedAssertion: AES-256-GCM, its key under RSA-OAEP."""
     encrypted = etree.Element(f"{{{SAML}}}EncryptedAssertion")
     assertion.addprevious(encrypted)
     encrypted.append(assertion)
     data = xmlsec.template.encrypted_data_create(
-        encrypted, xs.TransformAes256Cbc, type=xs.TypeEncElement, ns="xenc"
+        encrypted, xs.TransformAes256Gcm, type=xs.TypeEncElement, ns="xenc"
     )
     xmlsec.template.encrypted_data_ensure_cipher_value(data)
     key_info = xmlsec.template.encrypted_data_ensure_key_info(data, ns="ds")

@@ -16,6 +16,9 @@ GATEWAY_RIGHTS = {
     "usage": "INSERT, UPDATE",
     "doorbells": "INSERT, UPDATE, DELETE",
     "schedule_slots": "INSERT, DELETE",
+    # What an identity provider publishes anew; never whose metadata that is, nor where.
+    "saml_connections": "UPDATE (sso_url, certificates, logout_url, logout_response_url, metadata_read_at, "
+    "metadata_due_at, metadata_failure)",
     "audit_events": "INSERT (id, tenant_id, actor, action, detail)",  # a seal is given by `audit.seal` alone
 }
 

@@ -1,10 +1,15 @@
 """`sso saml`: an identity provider's metadata, honest and hostile."""
 
 import json
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from auth.connections.errors import BadConnection
 from auth.saml.gate import MAX_BYTES
@@ -13,6 +18,7 @@ from core.clock import utcnow
 from reference.idp.config import IdpConfig
 from reference.idp.messages import idp_metadata
 from tests.cli.conftest import Command
+from tests.fixtures.servers import serving
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +81,9 @@ def test_metadata_that_has_expired_is_refused(metadata: bytes) -> None:
         end = f"{utcnow() + timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}".encode()
         return metadata.replace(b"entityID=", b'validUntil="%b" entityID=' % end)
 
-    assert read_idp_metadata(until(1)) == read_idp_metadata(metadata)
+    tomorrow = read_idp_metadata(until(1))
+    assert tomorrow.fresh_s == pytest.approx(86_400, abs=60)
+    assert replace(tomorrow, fresh_s=None) == read_idp_metadata(metadata)
     with pytest.raises(BadConnection, match="valid until"):
         read_idp_metadata(until(-1))
 
@@ -108,3 +116,41 @@ def test_a_file_that_is_too_large_is_not_read(command: Command, acme: str, tmp_p
     file.write_bytes(b" " * (MAX_BYTES + 1))
     result = command.run("sso", "saml", "set", acme, "--metadata", str(file), "--role", "a=physician", code=1)
     assert result.stderr.startswith("The file is too large: ")
+
+
+def test_metadata_is_fetched_where_it_is_published_and_the_rest_changed_by_itself(
+    command: Command, acme: str, metadata: bytes, tmp_path: Path
+) -> None:
+    async def publish(request: Request) -> Response:
+        return Response(metadata)
+
+    saml = ("sso", "saml")
+    connection = ("--connection", "published")
+    command.run(*saml, "set", acme, *connection, "--require-encryption", code=1)  # there is none yet
+    with serving(Starlette(routes=[Route("/metadata", publish)])) as url:
+        set_it = (
+            *saml,
+            "set",
+            acme,
+            *connection,
+            "--metadata-url",
+            f"{url}/metadata",
+            "--role",
+            "a=physician",
+        )
+        assert "DERMADETECT_SSO_FETCH_ALLOW" in command.run(*set_it, code=1).stderr
+        command.run(*set_it, "--preset", "entra", "--name-attribute", "cn", sso_fetch_allow="127.0.0.1")
+    policies = ("--require-encryption", "--provision", "invited", "--email-domain", "Acme.example")
+    after = json.loads(command.run(*saml, "set", acme, *connection, *policies, "--json").stdout)
+    assert after["idp_metadata_url"] == f"{url}/metadata"
+    assert after["idp_metadata_read_at"] is not None
+    assert after["email_attribute"].endswith("/emailaddress")
+    assert after["name_attribute"] == "cn"
+    assert after["roles"] == {"a": "physician"}
+    assert (after["require_encryption"], after["provision"]) == (True, "invited")
+    assert after["email_domains"] == ["acme.example"]
+    both = ("--metadata-url", "https://idp.example", "--metadata", str(tmp_path))
+    for wrong in (both, ("--preset", "oracle"), ("--metadata-signer", __file__)):
+        command.run(*saml, "set", acme, *connection, *wrong, code=2)
+    for said in ("It is removed.", "nothing was changed"):
+        assert said in command.run(*saml, "remove", acme, *connection).stderr
