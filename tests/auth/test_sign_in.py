@@ -3,6 +3,8 @@
 import asyncio
 import base64
 import re
+import statistics
+import time
 import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
@@ -13,7 +15,10 @@ import pytest
 from lxml import etree
 from sqlalchemy import func, select
 
+from auth.keys.service import KeyRing
 from auth.saml.service import TRANSIENT, set_connection
+from reference.attacks.corpus import ATTACKS
+from reference.attacks.scene import Scene
 from reference.idp.app import create_app as create_idp
 from reference.idp.config import IdpConfig, ServiceProvider, User
 from reference.idp.response import Answer, sign_element, unsigned_response
@@ -252,6 +257,72 @@ async def test_a_response_for_one_tenant_signs_in_at_no_other(connected: World, 
     answer = await elsewhere.answer(other)
     assert answer.status_code == 403
     assert (await last_refusal(connected, "globex")).startswith("saml.")
+
+
+@pytest.mark.parametrize(
+    "spoofed",
+    [
+        {"Host": "evil.example"},
+        {"Host": "globex.localhost:8000"},
+        {"Host": "acme.localhost.evil.example"},
+        {"X-Forwarded-Host": "evil.example"},
+        {"Forwarded": "host=evil.example"},
+        {"X-Original-URL": "/auth/saml/acs?evil.example"},
+    ],
+    ids=str,
+)
+async def test_a_spoofed_host_signs_nobody_in_elsewhere(
+    connected: World, sign_in: SignIn, spoofed: dict[str, str]
+) -> None:
+    """Addresses come from the tenant's record: what an Audience, a Recipient or a redirect must be cannot be named
+    by whoever sends the request."""
+    form = await sign_in.choose("gp")
+    answer = await sign_in.browser.post(form.action, data=form.fields, headers=spoofed)
+    if "Host" in spoofed:  # a host of nobody, or of a tenant at which no such sign-in waits
+        assert answer.status_code in (403, 404)
+        assert "Location" not in answer.headers
+    else:
+        sign_in.code_of(answer)
+    metadata = await sign_in.browser.get(f"{sign_in.origin}/auth/saml/metadata", headers=spoofed)
+    assert "evil.example" not in metadata.text
+    if metadata.status_code == 200:
+        named = "globex" if "globex" in spoofed.get("Host", "") else "acme"
+        assert f'Location="http://{named}.localhost:8000/auth/saml/acs"' in metadata.text
+
+
+async def test_bombs_hold_up_nobody_elses_sign_in(connected: World, sign_in: SignIn, idp: IdpConfig) -> None:
+    """Each would burn a worker until its time limit, and others would wait behind it for many seconds."""
+    forms = [await sign_in.choose("gp") for _ in range(7)]
+    honest = forms.pop()
+    key = await connected.parts[KeyRing].saml_key(connected.tenant().scope)
+    sp = ServiceProvider(f"{sign_in.origin}/auth/saml/metadata", honest.action)
+    template = unsigned_response(Answer(idp.entity_id, sp, STRANGER, None))
+    scene = Scene(etree.tostring(template), "", key.certificate_pem.encode(), idp.key, idp.key)
+    bombs = [attack for attack in ATTACKS if "-bomb" in attack.name]
+    assert len(bombs) == len(forms)
+    for form, bomb in zip(forms, bombs, strict=True):
+        asked = etree.fromstring(base64.b64decode(form.fields["SAMLResponse"])).get("InResponseTo", "")
+        xml = bomb.craft(replace(scene, request_id=asked))
+        form.fields["SAMLResponse"] = base64.b64encode(xml).decode()
+
+    async def others() -> list[float]:
+        """How long requests take that have nothing to do with it, until the last bomb is refused."""
+        times = []
+        while not all(each.done() for each in thrown):
+            started = time.perf_counter()
+            assert (await sign_in.browser.get(f"{sign_in.origin}/auth/saml/metadata")).status_code == 200
+            times.append(time.perf_counter() - started)
+            await asyncio.sleep(0.02)
+        return times
+
+    thrown = [asyncio.create_task(sign_in.answer(form)) for form in forms]
+    async with asyncio.timeout(10):  # six bombs would take their worker eighteen seconds
+        signed_in, times = await asyncio.gather(sign_in.answer(honest), others())
+    sign_in.code_of(signed_in)
+    assert {(await each).status_code for each in thrown} == {403}
+    assert await last_refusal(connected) == "saml.transform-forbidden"
+    assert len(times) > 1
+    assert statistics.median(times) < 1
 
 
 async def test_somebody_without_a_mapped_group_is_refused(connected: World, sign_in: SignIn) -> None:
