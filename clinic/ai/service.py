@@ -21,7 +21,7 @@ from clinic.cases.lifecycle import TARGET_HOURS
 from clinic.cases.models import Case
 from clinic.cases.visibility import find_case
 from clinic.images.models import Image
-from clinic.images.service import inspect, read_original, spool_base64
+from clinic.images.service import inspect, spool_base64
 from clinic.patients.models import Patient
 from core.access import Principal
 from core.ai_contract import (
@@ -222,7 +222,7 @@ async def _inspected(asking: Asking, image: AskedImage) -> AiImage:
         seen = await inspect(
             asking.jail, file, image.media_type, max_bytes=limit, max_pixels=asking.max_image_pixels
         )
-        display = seen.display or b"".join([piece async for piece in read_original(file, seen)])
+        display = seen.display or await file.read(seen.original)
     return AiImage(
         image_id=image.image_id,
         sha256=seen.display_sha256,

@@ -43,6 +43,7 @@ from tenants.audit.service import audit
 from tenants.plans import storage
 
 INSPECTION_S = 20.0
+AT_ONCE_BYTES = 2_000_000  # an original up to this is stored in one step, a longer one in pieces
 _BASE64_PIECE = 1 << 20  # characters, a multiple of four
 
 
@@ -172,24 +173,16 @@ async def _store(blobs: TenantBlobs, image: Image, file: SpooledFile, inspected:
         # Overwriting, since an earlier attempt may have come as far as this.
         await blobs.put(image.blob(variant), content, content_type=content_type, overwrite=True)
 
+    original = inspected.original
+    whole = await file.read(original) if inspected.size <= AT_ONCE_BYTES else file.chunks(original)
     try:
         async with asyncio.TaskGroup() as puts:
-            puts.create_task(put("original", read_original(file, inspected), inspected.media_type))
+            puts.create_task(put("original", whole, inspected.media_type))
             if inspected.display is not None:
                 puts.create_task(put("display", inspected.display, "image/jpeg"))
             puts.create_task(put("thumbnail", inspected.thumbnail, "image/jpeg"))
     except BaseExceptionGroup as failures:
         raise failures.exceptions[0] from None
-
-
-async def read_original(file: SpooledFile, inspected: InspectedImage) -> AsyncIterator[bytes]:
-    """The upload in `file` without its metadata, in pieces."""
-    for piece in inspected.original:
-        if isinstance(piece, bytes):
-            yield piece
-        else:
-            async for chunk in file.chunks(piece.start, piece.stop):
-                yield chunk
 
 
 async def list_images(

@@ -69,9 +69,11 @@ class LocalBlobStore:
         unfinished = path.with_name(f".{uuid4().hex}")
         etag = f'"{uuid4().hex}"'
         header = json.dumps({"content_type": content_type, "etag": etag}).encode() + b"\n"
+        if isinstance(data, bytes):
+            return await self._io(_store, unfinished, path, header, data, name, overwrite)
         file = await self._io(_begin, unfinished, header)
         try:
-            async for piece in _pieces(data):
+            async for piece in data:
                 await self._io(file.write, piece)
             return await self._io(_publish, file, unfinished, path, name, overwrite)
         finally:
@@ -160,12 +162,14 @@ class LocalBlobStore:
             file.close()
 
 
-async def _pieces(data: bytes | AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    if isinstance(data, bytes):
-        yield data
-    else:
-        async for piece in data:
-            yield piece
+def _store(unfinished: Path, path: Path, header: bytes, data: bytes, name: str, overwrite: bool) -> BlobInfo:
+    """All steps in one: each by itself would be a trip to a thread, which costs as much as a small blob."""
+    file = _begin(unfinished, header)
+    try:
+        file.write(data)
+        return _publish(file, unfinished, path, name, overwrite)
+    finally:
+        _discard(file, unfinished)
 
 
 def _discard(file: BinaryIO, unfinished: Path) -> None:

@@ -9,7 +9,7 @@ import fcntl
 import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 from core.problems import Unavailable
 
 _PREFIX = "dermadetect-upload-"
-_CHUNK = 256 * 1024  # bytes encrypted and written, or read, at a time
+_CHUNK = 1024 * 1024  # bytes encrypted and written, or read, at a time: each time is a trip to a thread
 _BLOCK = 16  # bytes: AES's
 
 
@@ -83,10 +83,23 @@ class SpooledFile:
         """Have all of it readable. Raises `SpoolFull`."""
         await self._flush()
 
-    async def chunks(self, start: int, stop: int) -> AsyncIterator[bytes]:
-        """The finished file from byte `start` up to byte `stop`, in pieces of at most 256 KiB."""
-        for at in range(start, stop, _CHUNK):
-            yield await asyncio.to_thread(self.sealed.read, at, min(at + _CHUNK, stop))
+    async def read(self, parts: Iterable[range | bytes]) -> bytes:
+        """These bytes of the finished file, and what stands between them, joined."""
+        return await asyncio.to_thread(lambda: b"".join(self._parts(parts)))
+
+    async def chunks(self, parts: Iterable[range | bytes]) -> AsyncIterator[bytes]:
+        """The same in pieces of at most 1 MiB."""
+        chunks = self._parts(parts)
+        while (chunk := await asyncio.to_thread(next, chunks, None)) is not None:
+            yield chunk
+
+    def _parts(self, parts: Iterable[range | bytes]) -> Iterator[bytes]:
+        for part in parts:
+            if isinstance(part, bytes):
+                yield part
+            else:
+                for at in range(part.start, part.stop, _CHUNK):
+                    yield self.sealed.read(at, min(at + _CHUNK, part.stop))
 
     async def _flush(self) -> None:
         pending, self._pending = self._pending, bytearray()

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from core.jail import Jail
 from core.spool import SealedFile, Spool, SpoolFull
 
-DATA = b"where it was taken " * 40_000
+DATA = b"where it was taken " * 80_000  # more than is written at a time
 
 
 async def written(spool: Spool, data: bytes = DATA) -> SealedFile:
@@ -38,7 +38,10 @@ async def test_a_file_lies_encrypted_and_goes_with_its_upload(tmp_path: Path) ->
             await each.finish()
         assert (file.size, file.sha256) == (len(DATA), hashlib.sha256(DATA).hexdigest())
         assert file.sealed.read() == other.sealed.read() == DATA
-        assert b"".join([piece async for piece in file.chunks(5, len(DATA) - 3)]) == DATA[5:-3]
+        parts = [b"before ", range(5, len(DATA) - 3), b"", b" after", range(7, 7)]
+        kept = b"before " + DATA[5:-3] + b" after"
+        assert await file.read(parts) == kept
+        assert b"".join([chunk async for chunk in file.chunks(parts)]) == kept
         lying, another = (path.read_bytes() for path in tmp_path.iterdir())
         assert len(lying) == len(DATA)
         assert lying != another, "the keys are their own"
@@ -118,7 +121,7 @@ async def test_what_a_crash_left_is_cleared_and_nothing_else(tmp_path: Path) -> 
         from core.spool import Spool
         async def die():
             async with Spool(pathlib.Path({str(tmp_path)!r}), 10**7).open() as file:
-                await file.write(b"x" * 10**6)
+                await file.write(b"x" * 2 * 10**6)
                 os.kill(os.getpid(), 9)
         asyncio.run(die())
     """
