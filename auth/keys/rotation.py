@@ -39,7 +39,7 @@ async def list_keys(session: ControlSession, tenant: Tenant) -> Sequence[tuple[T
     rows = await session.scalars(
         select(TenantKey)
         .where(TenantKey.tenant_id == tenant.id)
-        .order_by(TenantKey.purpose, TenantKey.active_from.desc(), TenantKey.id.desc())
+        .order_by(TenantKey.purpose, TenantKey.id.desc())
     )
     keys, now = rows.all(), utcnow()
     return [(key, state_of(key, [k for k in keys if k.purpose == key.purpose], now)) for key in keys]

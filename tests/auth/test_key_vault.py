@@ -93,7 +93,7 @@ def refused(answer: httpx.Response, slug: str) -> bool:
 async def test_a_vault_holds_the_master_key(vaulted: World, key_vault: KeyVault) -> None:
     world, first = vaulted, key_vault.add("1")
     acme, globex = [await Record.make(world, slug) for slug in ("acme", "globex")]
-    with key_vault.running():
+    async with key_vault.running():
         planned = await rewrap(
             world.admin, MasterKeys([first, local(world)], world.admin.control), dry_run=True
         )
@@ -114,13 +114,13 @@ async def test_a_vault_holds_the_master_key(vaulted: World, key_vault: KeyVault)
     async with gateway(world, globex.referrer, key_vault.open("1")) as ask:
         assert refused(await ask(globex.path), "key-vault-unavailable")
         assert (await ask("/v1/me")).status_code == 200, "verifying takes no private key"
-        with key_vault.running():
+        async with key_vault.running():
             assert (await ask(globex.path)).status_code == 200, "it is back, and nothing was restarted"
         assert (await ask(globex.path)).status_code == 200
 
     # The vault's key is rotated: its next version, and in the end the version before is disabled.
     second = key_vault.add("2")
-    with key_vault.running():
+    async with key_vault.running():
         outcome = await rewrapped(world, second, key_vault.open("1"))
         assert (outcome.done, outcome.left) == (6, 0)
         key_vault.disabled.add("1")
@@ -134,7 +134,7 @@ async def test_a_vault_holds_the_master_key(vaulted: World, key_vault: KeyVault)
 
 async def test_a_vault_that_does_not_let_us_in_is_away(key_vault: KeyVault) -> None:
     key = key_vault.add("1")
-    with key_vault.running():
+    async with key_vault.running():
         wrapped = await key.wrap(new_key())
         key_vault.disabled.add("1")
         with pytest.raises(KeyVaultUnavailable):
@@ -152,7 +152,7 @@ async def test_a_master_key_put_in_anothers_place_does_not_open(vaulted: World, 
     """Who can write the row and has the vault's public key can wrap a master key of their own, and no more."""
     key = key_vault.add("1")
     masters = MasterKeys([key], vaulted.admin.control)
-    with key_vault.running():
+    async with key_vault.running():
         made = await masters.make()
         assert await masters.make() == made
         theirs = await key.wrap(new_key())

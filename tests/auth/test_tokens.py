@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from joserfc.jwk import ECKey
 
@@ -48,6 +48,19 @@ def hmac_with_public_key(header: dict[str, Any], claims: dict[str, Any], key: EC
     return f"{body}.{b64(mac.finalize())}"
 
 
+def in_der(header: dict[str, Any], claims: dict[str, Any], key: ECKey) -> str:
+    """The very signature, in the form of certificates instead of RFC 7518's."""
+    signed, _, signature = compact(header, claims, key).rpartition(".")
+    raw = base64.urlsafe_b64decode(signature + "==")
+    der = encode_dss_signature(int.from_bytes(raw[:32], "big"), int.from_bytes(raw[32:], "big"))
+    return f"{signed}.{b64(der)}"
+
+
+def grafted(header: dict[str, Any], claims: dict[str, Any], key: ECKey) -> str:
+    changed = unsigned(header, claims | {"roles": ["tenant_admin"]})
+    return changed + compact(header, claims, key).rpartition(".")[2]
+
+
 def foreign(header: dict[str, Any], claims: dict[str, Any], key: ECKey, **more: Any) -> str:
     other = ECKey.generate_key("P-256")
     if "jwk" in more:
@@ -64,6 +77,15 @@ ATTACKS: dict[str, Craft] = {
     "jwk in the header": lambda h, c, k: foreign(h, c, k, jwk={}),
     "jku in the header": lambda h, c, k: compact(h | {"jku": "https://evil.example/jwks"}, c, k),
     "x5u in the header": lambda h, c, k: compact(h | {"x5u": "https://evil.example/x.pem"}, c, k),
+    "x5c in the header": lambda h, c, k: foreign(h, c, k, x5c=["MIIB"]),
+    "unencoded payload": lambda h, c, k: compact(h | {"b64": False, "crit": ["b64"]}, c, k),
+    "another curve": lambda h, c, k: compact(h | {"alg": "ES384"}, c, k),
+    "RS256 with the public key's numbers": lambda h, c, k: compact(h | {"alg": "RS256"}, c, k),
+    "signature of zeros": lambda h, c, k: unsigned(h, c) + b64(bytes(64)),
+    "signature in another form": in_der,
+    "signature of other claims": grafted,
+    "nested": lambda h, c, k: compact(h | {"cty": "JWT"}, c, k),
+    "encrypted form": lambda h, c, k: compact(h, c, k) + ".YQ.YQ",
     "unknown crit": lambda h, c, k: compact(h | {"crit": ["x"], "x": 1}, c, k),
     "kid missing": lambda h, c, k: compact({n: v for n, v in h.items() if n != "kid"}, c, k),
     "kid traversal": lambda h, c, k: compact(h | {"kid": "../../../dev/null"}, c, k),
