@@ -10,7 +10,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 
+import auth.connections.routes
 import auth.oauth.routes
+import auth.oidc.routes
 import auth.people.routes
 import auth.saml.routes
 import clinic.ai.routes
@@ -54,6 +56,8 @@ ROUTERS = (  # routes are tried in this order, so the busiest come first
     clinic.content.router,
     gateway.health.router,
     auth.oauth.routes.router,
+    auth.connections.routes.router,
+    auth.oidc.routes.router,
     auth.saml.routes.router,
     auth.people.routes.router,
     tenants.plans.routes.router,

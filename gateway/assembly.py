@@ -12,6 +12,7 @@ from auth.connections.fetching import Fetcher
 from auth.keys.masters import MasterKeys, OpenControl, Vault
 from auth.keys.service import KeyRing, complete_keys, delete_keys
 from auth.oauth.service import forget_finished
+from auth.oidc.provider import Providers
 from auth.saml.refresh import SAML_METADATA, refresh_metadata
 from auth.saml.service import SignInJail, forget_expired_assertions
 from auth.tokens.service import TokenVerifier
@@ -145,6 +146,7 @@ def assemble(settings: Settings) -> Parts:
     database = open_database(settings)
     directory = Directory(database)
     masters = master_keys(settings, database.control)
+    fetcher = Fetcher(settings.sso_fetch_allow)
     return Parts(
         settings,
         database,
@@ -159,7 +161,8 @@ def assemble(settings: Settings) -> Parts:
         Jail(settings.jail_workers, preload=("clinic.images.inspection", "clinic.reports.rendering")),
         Spool(settings.upload_directory, settings.upload_space_bytes),
         SignInJail(max(1, settings.jail_workers // 2), preload=("auth.saml.validation",)),
-        Fetcher(settings.sso_fetch_allow),
+        fetcher,
+        Providers(fetcher),
         AiClient(
             base_url=str(settings.ai_url) if settings.ai_url else None,
             token=settings.ai_token.get_secret_value() if settings.ai_token else None,

@@ -18,7 +18,7 @@ from gateway.pages import render_page
 
 log = logging.getLogger(__name__)
 
-_BROWSER_PATHS = frozenset({"/auth/authorize", "/auth/saml/acs"})
+_BROWSER_PATHS = ("/auth/authorize", "/auth/sign-in", "/auth/saml/acs", "/auth/oidc/callback/")
 
 
 class MethodNotAllowed(Problem):
@@ -106,7 +106,7 @@ def problem_of(error: Exception) -> Problem:
 
 def _wants_page(scope: Scope) -> bool:
     """Browsers come by links and by forms; an identity provider's form may come without a telling `Accept`."""
-    if scope["path"] not in _BROWSER_PATHS:
+    if not scope["path"].startswith(_BROWSER_PATHS):
         return False
     headers = dict(scope["headers"])
     form = headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded")

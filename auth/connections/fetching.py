@@ -11,7 +11,7 @@ Proxies of the environment are not used: behind one, nothing said here would hol
 import asyncio
 import ipaddress
 import socket
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import httpx
 
@@ -114,14 +114,34 @@ class Fetcher:
 
     async def fetch(self, url: str, *, at_most: int) -> bytes:
         """The document at `url`, of at most so many bytes. Raises `AddressRefused`, `ProviderUnreachable`."""
+        response = await self.ask("GET", url, at_most=at_most)
+        if response.status_code != 200:
+            raise ProviderUnreachable(
+                f"It answered with status {response.status_code} instead of a document."
+            )
+        return response.content
+
+    async def ask(
+        self,
+        method: str,
+        url: str,
+        *,
+        at_most: int,
+        content: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> httpx.Response:
+        """The whole answer, whatever its status but a redirect, with a body of at most so many bytes. Raises
+        `AddressRefused`, `ProviderUnreachable`."""
+        # Not compressed: a small answer must not become a large one.
+        plain = {**(headers or {}), "Accept-Encoding": "identity"}
         try:
             async with (
                 asyncio.timeout(self._time_limit_s),
                 httpx.AsyncClient(transport=self.transport(), timeout=self._time_limit_s) as client,
-                # Not compressed: a small answer must not become a large one.
-                client.stream("GET", url, headers={"Accept-Encoding": "identity"}) as response,
+                client.stream(method, url, content=content, headers=plain) as response,
             ):
-                return await _read(response, at_most)
+                body = await _read(response, at_most)
+                return httpx.Response(response.status_code, headers=response.headers, content=body)
         except httpx.InvalidURL:
             raise AddressRefused(
                 "The address cannot be read; give one such as https://idp.example/metadata."
@@ -137,8 +157,6 @@ class Fetcher:
 async def _read(response: httpx.Response, at_most: int) -> bytes:
     if response.is_redirect:
         raise ProviderUnreachable("It redirects to another address, which is not followed; give that one.")
-    if response.status_code != 200:
-        raise ProviderUnreachable(f"It answered with status {response.status_code} instead of a document.")
     if response.headers.get("Content-Encoding", "identity") != "identity":
         raise ProviderUnreachable("It answered compressed, although it was asked not to.")
     body = b""

@@ -69,12 +69,19 @@ async def enabled_connections(database: Database, tenant: TenantScope) -> Sequen
         return (await session.scalars(query.order_by(Connection.name))).all()
 
 
+def open_to(connections: Sequence[Connection], email: str) -> list[Connection]:
+    """The connection of the address's domain, or else all that are of no domain."""
+    domain = domain_of(email)
+    own = [each for each in connections if domain in each.email_domains]
+    return own or [each for each in connections if not each.email_domains]
+
+
 def choose(connections: Sequence[Connection], name: str, login_hint: str) -> Connection | None:
     """The connection called `name`, or of the e-mail domain of `login_hint`, or the only one; None where that leaves
     a choice. Raises `NoConnection`."""
     if not connections:
         raise NoConnection(
-            "Single sign-on is not set up yet; an administrator runs `dermadetect sso saml set`."
+            "Single sign-on is not set up yet; an administrator runs `dermadetect sso saml set` or `sso oidc set`."
         )
     if name:
         connections = [each for each in connections if each.name == name]

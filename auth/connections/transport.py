@@ -1,12 +1,14 @@
 """A tenant's connections on their way out of the platform and back in."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import inspect
 
 from auth.connections.models import Connection
 from auth.connections.settings import list_connections, put_connection
+from auth.oidc.models import OidcConnection
 from auth.saml.models import SamlConnection
 from core.database import ControlSession
 from core.models import ControlBase
@@ -14,7 +16,7 @@ from tenants.directory.models import Tenant
 from tenants.portability import bundle
 from tenants.portability.errors import BundleRefused
 
-_PARTICULARS: Mapping[str, type[ControlBase]] = {"saml": SamlConnection}
+_PARTICULARS: Mapping[str, type[ControlBase]] = {"saml": SamlConnection, "oidc": OidcConnection}
 _NOT_CARRIED = {
     *("id", "tenant_id", "kind", "created_at", "updated_at", "version"),
     *("metadata_read_at", "metadata_due_at", "metadata_failure"),  # a restored tenant reads it anew
@@ -46,7 +48,7 @@ async def scatter_connections(
             raise BundleRefused("A connection in it has other columns than this release.")
         key = {"tenant_id": tenant.id, "id": each.id}
         await put_connection(session, tenant, Connection(**key, kind=each.kind, **each.columns))
-        session.add(particulars(**key, **each.particulars))
+        session.add(particulars(**key, **_unwritten(particulars, each.particulars)))
         await session.flush()
 
 
@@ -55,4 +57,21 @@ def _carried(table: type[ControlBase]) -> set[str]:
 
 
 def _values(row: ControlBase) -> dict[str, Any]:
-    return {name: getattr(row, name) for name in _carried(type(row))}
+    return {name: _written(getattr(row, name)) for name in _carried(type(row))}
+
+
+def _written(value: Any) -> Any:
+    """As JSON has it."""
+    return value.hex() if isinstance(value, bytes) else str(value) if isinstance(value, UUID) else value
+
+
+def _unwritten(table: type[ControlBase], values: Mapping[str, Any]) -> dict[str, Any]:
+    of: Mapping[type, Callable[[str], Any]] = {bytes: bytes.fromhex, UUID: UUID}
+    types = {name: column.type.python_type for name, column in inspect(table).columns.items()}
+    try:
+        return {
+            name: of[types[name]](value) if value is not None and types[name] in of else value
+            for name, value in values.items()
+        }
+    except (ValueError, TypeError, AttributeError):
+        raise BundleRefused("A value of a connection in it is not of its column's type.") from None

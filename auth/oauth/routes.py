@@ -8,14 +8,18 @@ from fastapi.responses import RedirectResponse
 
 from auth.connections.browser import BrowserSecret, keep_or_make, set_browser_secret
 from auth.connections.errors import NoConnection
+from auth.connections.fetching import ProviderUnreachable
 from auth.connections.service import Asked, SignIn, choose, enabled_connections
 from auth.keys.service import KeyRing, public_token_keys
 from auth.oauth.errors import OAuthError
 from auth.oauth.schemas import JwkSet, ServerMetadata, TokenResponse
 from auth.oauth.service import answer_url, check_challenge, find_client, redeem
+from auth.oidc import service as oidc
+from auth.oidc.errors import ProviderUnusable
+from auth.oidc.provider import Providers
 from auth.people.service import end_session
 from auth.roles import SCOPES
-from auth.saml.service import begin
+from auth.saml import service as saml
 from auth.tokens.service import granted_scope, issue
 from core.access import Control, Principal, Tenant, context_of, signed_in
 from core.database import Database
@@ -34,7 +38,7 @@ router = APIRouter(tags=["single sign-on"])
     operation_id="oauth_authorize",
     response_class=RedirectResponse,
     status_code=303,
-    responses=responses(OAuthError, NoConnection, RateLimited),
+    responses=responses(OAuthError, NoConnection, ProviderUnreachable, ProviderUnusable, RateLimited),
     dependencies=[declared_limits],
 )
 @limiter.limit("60/minute")
@@ -43,6 +47,7 @@ async def authorize(
     tenant: Tenant,
     database: Annotated[Database, part(Database)],
     keys: Annotated[KeyRing, part(KeyRing)],
+    providers: Annotated[Providers, part(Providers)],
     client_id: Annotated[str, Query(max_length=63)],
     redirect_uri: Annotated[str, Query(max_length=2000)],
     response_type: Annotated[str, Query(max_length=40)] = "",
@@ -66,11 +71,6 @@ async def authorize(
         if response_type != "code":
             raise OAuthError("unsupported_response_type", "Send `response_type=code`.")
         check_challenge(code_challenge, code_challenge_method)
-        chosen = choose(await enabled_connections(database, tenant), connection, login_hint)
-        if chosen is None:
-            raise OAuthError(
-                "invalid_request", "There are several connections here: name one with `connection`."
-            )
     except OAuthError as error:  # from here on the redirect URI is the client's own, which wants to know
         return RedirectResponse(
             answer_url(
@@ -78,15 +78,17 @@ async def authorize(
             ),
             status_code=303,
         )
+    chosen = choose(await enabled_connections(database, tenant), connection, login_hint)
+    if chosen is None:  # the person knows
+        return RedirectResponse(f"/auth/sign-in?{request.url.query}", status_code=303)
     browser_secret = keep_or_make(browser_secret)
-    url = await begin(
-        database,
-        keys,
-        SignIn(tenant, origin),
-        chosen,
-        Asked(client.id, redirect_uri, code_challenge, state, scope),
-        browser_secret=browser_secret,
-    )
+    where, asked = SignIn(tenant, origin), Asked(client.id, redirect_uri, code_challenge, state, scope)
+    if chosen.kind == "saml":
+        url = await saml.begin(database, keys, where, chosen, asked, browser_secret=browser_secret)
+    else:
+        url = await oidc.begin(
+            database, providers, where, chosen, asked, login_hint=login_hint, browser_secret=browser_secret
+        )
     response = RedirectResponse(url, status_code=303, headers={"Cache-Control": "no-store"})
     set_browser_secret(response, browser_secret)
     return response

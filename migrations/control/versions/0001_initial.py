@@ -433,6 +433,34 @@ def upgrade() -> None:
         schema="control",
     )
     op.create_table(
+        "oidc_connections",
+        sa.Column("tenant_id", sa.Uuid(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("issuer", sa.Text(), nullable=False),
+        sa.Column("client_id", sa.Text(), nullable=False),
+        sa.Column("client_auth", sa.Text(), nullable=False),
+        sa.Column("secret_key_id", sa.Uuid(), nullable=True),
+        sa.Column("secret_sealed", sa.LargeBinary(), nullable=True),
+        sa.Column("scopes", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.CheckConstraint(
+            "client_auth IN ('client_secret_basic', 'client_secret_post', 'private_key_jwt', 'none')",
+            name=op.f("ck_oidc_connections_client_auth"),
+        ),
+        sa.CheckConstraint(
+            "client_auth NOT IN ('client_secret_basic', 'client_secret_post') "
+            "OR (secret_sealed IS NOT NULL AND secret_key_id IS NOT NULL)",
+            name=op.f("ck_oidc_connections_secret"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["tenant_id", "id"],
+            ["control.connections.tenant_id", "control.connections.id"],
+            name=op.f("fk_oidc_connections_tenant_id_id"),
+            ondelete="CASCADE",
+        ),
+        sa.PrimaryKeyConstraint("tenant_id", "id", name=op.f("pk_oidc_connections")),
+        schema="control",
+    )
+    op.create_table(
         "tenant_keys",
         sa.Column("tenant_id", sa.Uuid(), nullable=False),
         sa.Column("purpose", sa.Text(), nullable=False),
