@@ -11,6 +11,7 @@ SCOPES = {
     "reports:read": "read reports",
     "physicians:manage": "register physicians",
     "users:read": "list people",
+    "sessions:manage": "see and end people's sign-in sessions",
     "usage:read": "see the plan's use",
     "audit:read": "read the audit log",
 }
@@ -23,6 +24,7 @@ ROLES: dict[str, frozenset[str]] = {
             "ai:review",
             "physicians:manage",
             "users:read",
+            "sessions:manage",
             "usage:read",
             "reports:read",
             "audit:read",
@@ -34,6 +36,23 @@ ROLES: dict[str, frozenset[str]] = {
     "patient": frozenset({"cases:create", "cases:read", "cases:submit", "ai:use", "reports:read"}),
     "auditor": frozenset({"ai:review", "audit:read", "usage:read", "users:read"}),
 }
+
+SERVICE = "service"
+"""The role of machine clients. No person has it, and a registered client has some of its scopes."""
+
+SERVICE_SCOPES = frozenset(
+    {
+        "cases:create",
+        "cases:read",
+        "cases:submit",
+        "ai:use",
+        "ai:review",
+        "reports:read",
+        "users:read",
+        "usage:read",
+        "audit:read",
+    }
+)
 
 
 def scopes_of(roles: list[str]) -> frozenset[str]:

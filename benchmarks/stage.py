@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -23,6 +23,7 @@ from clinic.cases.service import create_case
 from clinic.patients.schemas import NewPatient
 from core.access import Principal
 from core.blobs import BlobStores
+from core.clock import utcnow
 from core.database import AdminDatabase, Database, TenantScope
 from core.embedded_postgres import EmbeddedPostgres
 from core.ids import new_id
@@ -106,6 +107,7 @@ class Stage:
                 roles=["referrer"],
                 client_id=client.id,
             )
+            started.expires_at = utcnow() + timedelta(hours=10)  # as if the app had taken it up
             scope = granted_scope("", ["referrer"])
             principal = Principal(
                 record.scope,

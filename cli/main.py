@@ -21,6 +21,7 @@ from cli import (
     quotas,
     reference,
     serve,
+    sessions,
     sso,
     tenants,
     worker,
@@ -54,6 +55,7 @@ app.add_typer(quotas.app, name="quotas")
 app.add_typer(sso.app, name="sso")
 app.add_typer(clients.app, name="clients")
 app.add_typer(keys.app, name="keys")
+app.add_typer(sessions.app, name="sessions")
 app.add_typer(audit.app, name="audit")
 app.add_typer(ai.app, name="ai")
 app.add_typer(migrate.app, name="migrate")

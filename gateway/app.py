@@ -12,9 +12,11 @@ from starlette.responses import Response
 
 import auth.connections.routes
 import auth.oauth.routes
+import auth.oauth.token_routes
 import auth.oidc.routes
 import auth.people.routes
 import auth.saml.routes
+import auth.sessions.routes
 import clinic.ai.routes
 import clinic.annotations.routes
 import clinic.assignments.routes
@@ -55,11 +57,13 @@ ROUTERS = (  # routes are tried in this order, so the busiest come first
     clinic.images.routes.router,
     clinic.content.router,
     gateway.health.router,
+    auth.oauth.token_routes.router,
     auth.oauth.routes.router,
     auth.connections.routes.router,
     auth.oidc.routes.router,
     auth.saml.routes.router,
     auth.people.routes.router,
+    auth.sessions.routes.router,
     tenants.plans.routes.router,
     tenants.audit.routes.router,
     clinic.patients.routes.router,

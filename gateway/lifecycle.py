@@ -33,7 +33,9 @@ from tenants.portability.restore import restore_steps
 from tenants.provisioning.service import provision
 
 # Sign-ins and answers kept for repeated requests: they end with the tenant that they belong to.
-LEFT_OUT = frozenset({"sessions", "login_requests", "authorization_codes", "idempotency_keys"})
+LEFT_OUT = frozenset(
+    {"sessions", "refresh_tokens", "login_requests", "authorization_codes", "idempotency_keys"}
+)
 
 # The names of the blobs that rows name, as `clinic.images` and `clinic.reports` make them.
 BLOB_NAMES = """

@@ -37,6 +37,9 @@ OPERATOR_LIMIT = per_minute(600)
 # What the platform's own host answers.
 PLATFORM_PATHS = ANY_HOST_PATHS | {"/openapi.json"}
 
+# Clients prove themselves there by their secrets, which may stand in the header `Authorization`.
+CLIENT_PATHS = frozenset({"/auth/token", "/auth/revoke", "/auth/introspect"})
+
 # No page of ours runs scripts or is framed, and what is told in confidence is not cached.
 SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -177,7 +180,7 @@ class AccessGate:
                 )
             await self._app(scope, receive, _with_limit_headers(send, window))
             return
-        token = _bearer_token(scope)
+        token = None if scope["path"] in CLIENT_PATHS else _bearer_token(scope)
         if token is not None:
             context.principal = await self._authenticate(token, tenant, context)
             window = await self._count(context, tenant)

@@ -49,14 +49,35 @@ CREATE TABLE idempotency_keys (
 CREATE TABLE oauth_clients (
     client_id TEXT NOT NULL, 
     name TEXT NOT NULL, 
+    kind TEXT NOT NULL, 
     redirect_uris TEXT[] NOT NULL, 
+    refresh BOOLEAN NOT NULL, 
+    scopes TEXT[] NOT NULL, 
+    for_patients BOOLEAN NOT NULL, 
+    disabled_at TIMESTAMP WITH TIME ZONE, 
     id UUID NOT NULL, 
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
     version INTEGER DEFAULT '1' NOT NULL, 
     CONSTRAINT pk_oauth_clients PRIMARY KEY (id), 
+    CONSTRAINT ck_oauth_clients_kind CHECK (kind IN ('app', 'machine')), 
     CONSTRAINT uq_oauth_clients_client_id UNIQUE (client_id)
 );
+
+CREATE TABLE client_secrets (
+    client_id UUID NOT NULL, 
+    secret_hash TEXT NOT NULL, 
+    last_used_at TIMESTAMP WITH TIME ZONE, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_client_secrets PRIMARY KEY (id), 
+    CONSTRAINT fk_client_secrets_client_id FOREIGN KEY(client_id) REFERENCES oauth_clients (id), 
+    CONSTRAINT uq_client_secrets_secret_hash UNIQUE (secret_hash)
+);
+
+CREATE INDEX ix_client_secrets_client_id ON client_secrets (client_id);
 
 CREATE TABLE pools (
     code TEXT NOT NULL, 
@@ -212,6 +233,22 @@ CREATE TABLE authorization_codes (
 );
 
 CREATE INDEX ix_authorization_codes_expires_at ON authorization_codes (expires_at);
+
+CREATE TABLE refresh_tokens (
+    session_id UUID NOT NULL, 
+    line_hash TEXT NOT NULL, 
+    newest_hash TEXT NOT NULL, 
+    scope TEXT NOT NULL, 
+    expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_refresh_tokens PRIMARY KEY (id), 
+    CONSTRAINT fk_refresh_tokens_session_id FOREIGN KEY(session_id) REFERENCES sessions (id), 
+    CONSTRAINT uq_refresh_tokens_line_hash UNIQUE (line_hash), 
+    CONSTRAINT uq_refresh_tokens_session_id UNIQUE (session_id)
+);
 
 CREATE TABLE cases (
     reference TEXT NOT NULL, 

@@ -3,7 +3,7 @@
 from typing import Annotated
 from urllib.parse import urlsplit
 
-from fastapi import APIRouter, Form, Query, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from auth.connections.browser import BrowserSecret, keep_or_make, set_browser_secret
@@ -12,22 +12,19 @@ from auth.connections.fetching import ProviderUnreachable
 from auth.connections.service import Asked, SignIn, choose, enabled_connections
 from auth.keys.service import KeyRing, public_token_keys
 from auth.oauth.errors import OAuthError
-from auth.oauth.schemas import JwkSet, ServerMetadata, TokenResponse
-from auth.oauth.service import answer_url, check_challenge, find_client, redeem
+from auth.oauth.schemas import JwkSet, ServerMetadata
+from auth.oauth.service import answer_url, check_challenge, find_client
 from auth.oidc import service as oidc
 from auth.oidc.errors import ProviderUnusable
 from auth.oidc.provider import Providers
 from auth.people.service import end_session
 from auth.roles import SCOPES
 from auth.saml import service as saml
-from auth.tokens.service import granted_scope, issue
 from core.access import Control, Principal, Tenant, context_of, signed_in
 from core.database import Database
 from core.limits import RateLimited, declared_limits, limiter
 from core.parts import part
 from core.problems import Unauthenticated, responses
-from core.settings import Settings
-from tenants.directory.cache import Directory
 
 router = APIRouter(tags=["single sign-on"])
 
@@ -95,47 +92,6 @@ async def authorize(
 
 
 @router.post(
-    "/auth/token",
-    summary="Exchange a code for an access token",
-    operation_id="oauth_token",
-    responses=responses(OAuthError, RateLimited),
-    dependencies=[declared_limits],
-)
-@limiter.limit("120/minute")
-async def token(
-    request: Request,
-    response: Response,
-    tenant: Tenant,
-    database: Annotated[Database, part(Database)],
-    keys: Annotated[KeyRing, part(KeyRing)],
-    directory: Annotated[Directory, part(Directory)],
-    settings: Annotated[Settings, part(Settings)],
-    grant_type: Annotated[str, Form(max_length=100)],
-    code: Annotated[str, Form(max_length=200)] = "",
-    redirect_uri: Annotated[str, Form(max_length=2000)] = "",
-    client_id: Annotated[str, Form(max_length=63)] = "",
-    code_verifier: Annotated[str, Form(max_length=128)] = "",
-) -> TokenResponse:
-    if grant_type != "authorization_code":
-        raise OAuthError("unsupported_grant_type", "Send `grant_type=authorization_code`.")
-    sign_in, requested = await redeem(
-        database, tenant, code=code, verifier=code_verifier, client_id=client_id, redirect_uri=redirect_uri
-    )
-    record = directory.by_key(tenant.key)
-    assert record is not None  # routing found it in the same directory
-    issued = await issue(
-        keys,
-        record,
-        context_of(request).origin,
-        sign_in,
-        granted_scope(requested, sign_in.roles),
-        settings.access_token_s,
-    )
-    response.headers["Cache-Control"] = "no-store"
-    return TokenResponse(access_token=issued.access_token, expires_in=issued.expires_in, scope=issued.scope)
-
-
-@router.post(
     "/auth/logout",
     summary="End the sign-in session of the access token",
     operation_id="oauth_logout",
@@ -161,6 +117,8 @@ async def server_metadata(request: Request, tenant: Tenant) -> ServerMetadata:
         issuer=origin,
         authorization_endpoint=f"{origin}/auth/authorize",
         token_endpoint=f"{origin}/auth/token",
+        revocation_endpoint=f"{origin}/auth/revoke",
+        introspection_endpoint=f"{origin}/auth/introspect",
         jwks_uri=f"{origin}/.well-known/jwks.json",
         scopes_supported=sorted(SCOPES),
     )
@@ -173,4 +131,7 @@ async def server_metadata(request: Request, tenant: Tenant) -> ServerMetadata:
 )
 async def jwks(tenant: Tenant, control: Control, response: Response) -> JwkSet:
     response.headers["Cache-Control"] = "public, max-age=300"
+    response.headers["Vary"] = (
+        "Origin"  # a cache must not give a browser app the answer to somebody without origin
+    )
     return JwkSet(keys=await public_token_keys(control, tenant))

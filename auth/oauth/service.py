@@ -1,29 +1,26 @@
 """The authorization code flow with PKCE (RFC 6749, RFC 7636, OAuth 2.1), one authorization server per tenant."""
 
 import hashlib
-import hmac
 import re
 import secrets
-from base64 import urlsafe_b64encode
 from collections.abc import Sequence
 from datetime import timedelta
 from urllib.parse import urlencode, urlsplit
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, select
 
 from auth.oauth.errors import OAuthError
-from auth.oauth.models import AuthorizationCode, LoginRequest, OAuthClient
-from auth.people.models import SignInSession, User
+from auth.oauth.models import AuthorizationCode, LoginRequest, OAuthClient, RefreshToken
+from auth.people.models import SignInSession
 from core.clock import utcnow
-from core.database import Database, TenantScope, TenantSession
+from core.database import TenantSession
+from core.ids import new_id
 from core.problems import Invalid
 from tenants.audit.service import audit, operator
 
 LOGIN_LIFE = timedelta(minutes=10)
-CODE_LIFE = timedelta(seconds=60)
 
 _CHALLENGE = re.compile(r"[A-Za-z0-9_-]{43}")
-_VERIFIER = re.compile(r"[A-Za-z0-9._~-]{43,128}")
 _CLIENT_ID = re.compile(r"[a-z0-9][a-z0-9-]{1,62}")
 
 
@@ -49,20 +46,29 @@ def check_redirect_uri(uri: str) -> None:
 
 
 async def register_client(
-    session: TenantSession, client_id: str, name: str, redirect_uris: list[str]
+    session: TenantSession, client_id: str, name: str, redirect_uris: list[str], *, refresh: bool = False
 ) -> OAuthClient:
-    """Register a public client app, or replace the redirect URIs of one. Raises `BadRedirectUri`, `Invalid`."""
-    if not _CLIENT_ID.fullmatch(client_id):
-        raise Invalid("A client id is 2 to 63 lowercase letters, digits and hyphens.")
+    """Register a public client app, or replace what is known of one. With `refresh` it gets refresh tokens. Raises
+    `BadRedirectUri`, `Invalid`."""
+    if not redirect_uris:
+        raise BadRedirectUri("An app needs at least one redirect URI.")
     for uri in redirect_uris:
         check_redirect_uri(uri)
+    client = await put_client(session, client_id, "app")
+    client.name, client.redirect_uris, client.refresh = name, redirect_uris, refresh
+    return client
+
+
+async def put_client(session: TenantSession, client_id: str, kind: str) -> OAuthClient:
+    """The client with this id, or a new one whose other columns are to be set. Raises `Invalid`."""
+    if not _CLIENT_ID.fullmatch(client_id):
+        raise Invalid("A client id is 2 to 63 lowercase letters, digits and hyphens.")
     client = await session.scalar(select(OAuthClient).where(OAuthClient.client_id == client_id))
     if client is None:
-        client = OAuthClient(client_id=client_id, name=name, redirect_uris=redirect_uris)
+        client = OAuthClient(id=new_id(), client_id=client_id, kind=kind)
         session.add(client)
-    else:
-        client.name, client.redirect_uris = name, redirect_uris
-    await session.flush()
+    elif client.kind != kind:
+        raise Invalid(f"{client_id!r} is registered as another kind of client; remove it first.")
     audit(session, None, "client.registered", client.id, client_id=client_id, operator=operator())
     return client
 
@@ -76,7 +82,7 @@ async def find_client(session: TenantSession, client_id: str, redirect_uri: str)
     """The client, if `redirect_uri` is one of its own to the letter. Raises `OAuthError`, which must be shown and
     never redirected: the redirect URI is not to be trusted."""
     client = await session.scalar(select(OAuthClient).where(OAuthClient.client_id == client_id))
-    if client is None:
+    if client is None or client.disabled_at is not None:
         raise OAuthError("invalid_client", "No client app of this id is registered here.")
     if redirect_uri not in client.redirect_uris:
         raise OAuthError("invalid_request", "The redirect URI is not registered for this client app.")
@@ -102,7 +108,7 @@ async def make_code(session: TenantSession, login: LoginRequest, sign_in: SignIn
             redirect_uri=login.redirect_uri,
             code_challenge=login.code_challenge,
             scope=login.scope,
-            expires_at=utcnow() + CODE_LIFE,
+            expires_at=sign_in.expires_at,
         )
     )
     await session.flush()
@@ -117,46 +123,12 @@ def answer_url(redirect_uri: str, state: str | None, issuer: str, **answer: str)
     return f"{redirect_uri}{separator}{urlencode(answer)}"
 
 
-async def redeem(
-    database: Database, tenant: TenantScope, *, code: str, verifier: str, client_id: str, redirect_uri: str
-) -> tuple[SignInSession, str]:
-    """Exchange a code for its sign-in session and the requested scope. Raises `OAuthError`.
-
-    A code works once, in parallel too; it is spent in a transaction of its own, so that one that was tried with a
-    wrong verifier stays spent.
-    """
-    refused = OAuthError(
-        "invalid_grant", "The code is unknown, used, expired, or was given to another client."
-    )
-    async with database.tenant(tenant) as session:
-        found = await session.scalar(
-            update(AuthorizationCode)
-            .where(AuthorizationCode.code_hash == hash_secret(code), AuthorizationCode.used_at.is_(None))
-            .values(used_at=utcnow())
-            .returning(AuthorizationCode)
-        )
-    if found is None or found.expires_at <= utcnow():
-        raise refused
-    async with database.tenant(tenant) as session:
-        client = await session.get_one(OAuthClient, found.client_id)
-        sign_in = await session.get_one(SignInSession, found.session_id)
-        user = await session.get_one(User, sign_in.user_id)
-    challenge = urlsafe_b64encode(hashlib.sha256(verifier.encode()).digest()).decode().rstrip("=")
-    if (
-        client.client_id != client_id
-        or found.redirect_uri != redirect_uri
-        or not _VERIFIER.fullmatch(verifier)
-        or not hmac.compare_digest(challenge, found.code_challenge)
-        or sign_in.revoked_at is not None
-        or sign_in.expires_at <= utcnow()
-        or not user.active
-    ):
-        raise refused
-    return sign_in, found.scope
-
-
 async def forget_finished(session: TenantSession) -> None:
-    """Delete sign-ins under way and codes that ended a day ago or earlier."""
-    ended = utcnow() - timedelta(days=1)
+    """Delete sign-ins under way and codes that ended a day ago or earlier, and sign-in sessions after a month."""
+    now = utcnow()
     for table in (LoginRequest, AuthorizationCode):
-        await session.execute(delete(table).where(table.expires_at < ended))
+        await session.execute(delete(table).where(table.expires_at < now - timedelta(days=1)))
+    ended = SignInSession.expires_at < now - timedelta(days=30)
+    of_ended = RefreshToken.session_id.in_(select(SignInSession.id).where(ended))
+    await session.execute(delete(RefreshToken).where(of_ended))
+    await session.execute(delete(SignInSession).where(ended))

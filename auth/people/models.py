@@ -11,7 +11,7 @@ from core.models import Row, TenantBase
 
 class User(Row, TenantBase):
     """Somebody of this tenant. The identity provider of the connection `connection_id` calls them `external_id`;
-    whoever was invited gets both at the first sign-in.
+    whoever was invited gets both at the first sign-in. For a patient in the care of a machine client it is the client.
 
     `mapped_roles` are what the provider's groups brought at the last sign-in, `granted_roles` what was given here.
     Several people may have one e-mail address: families do.

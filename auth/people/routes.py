@@ -20,9 +20,11 @@ router = APIRouter(tags=["people"])
     responses=responses(Unauthenticated),
 )
 async def me(session: Session, principal: Annotated[Principal, signed_in]) -> Me:
-    user = await service.get_user(session, principal.subject)
+    machine = principal.kind == "client"
+    user = None if machine else await service.get_user(session, principal.subject)
     return Me(
-        user=UserOut.model_validate(user),
+        user=UserOut.model_validate(user) if user else None,
+        client=principal.subject if machine else principal.acting,
         roles=sorted(principal.roles),
         scopes=sorted(principal.scopes),
         session_id=principal.session,

@@ -22,7 +22,8 @@ class UserOut(BaseModel):
 class Me(BaseModel):
     """Who the access token stands for."""
 
-    user: UserOut
+    user: UserOut | None = Field(description="Null for a machine client.")
+    client: UUID | None = Field(description="The machine client: itself, or acting for the user.")
     roles: list[str] = Field(description="Of this sign-in.")
     scopes: list[str] = Field(description="What the token allows.")
     session_id: UUID

@@ -19,7 +19,8 @@ from core.ids import new_id
 from tenants.audit.service import audit
 from tenants.directory.service import revoke_sessions
 
-SESSION_LIFE = timedelta(hours=10)
+CODE_LIFE = timedelta(seconds=60)
+"""A sign-in that its client app has not taken up by then is over."""
 
 
 async def sign_in(
@@ -46,7 +47,7 @@ async def sign_in(
             raise SignInRefused(
                 "login.not-invited", "the person is not known here, and the connection makes nobody known"
             )
-        user = await _make_known(session, connection, external_id, email or external_id)
+        user = await _make_known(session, connection.id, external_id, email or external_id)
     if not user.active:
         raise SignInRefused("login.deactivated", "the person was deactivated here")
     user.email = email or user.email
@@ -65,7 +66,7 @@ async def sign_in(
         connection_id=connection.id,
         provider_session=provider_session,
         roles=allowed,
-        expires_at=now + SESSION_LIFE,
+        expires_at=now + CODE_LIFE,
     )
     session.add(started)
     await session.flush()
@@ -92,11 +93,9 @@ async def _known_user(
     return found[0] if found else None
 
 
-async def _make_known(
-    session: TenantSession, connection: Connection, external_id: str, display_name: str
-) -> User:
+async def _make_known(session: TenantSession, known_by: UUID, external_id: str, display_name: str) -> User:
     made = insert(User).values(
-        id=new_id(), connection_id=connection.id, external_id=external_id, display_name=display_name
+        id=new_id(), connection_id=known_by, external_id=external_id, display_name=display_name
     )
     # Twice at once is the same person: the second waits for the first, and changes nothing.
     same = made.on_conflict_do_update(
@@ -105,26 +104,47 @@ async def _make_known(
     return (await session.execute(same.returning(User))).scalar_one()
 
 
+async def vouched_patient(session: TenantSession, client_id: UUID, external_id: str) -> User:
+    """The patient whom a machine client (by its row's id) calls `external_id`, made known if need be. The name is that
+    client's alone, as an identity provider's are those of its connection."""
+    user = await _make_known(session, client_id, external_id, external_id)
+    if user.mapped_roles != ["patient"]:
+        user.mapped_roles = ["patient"]
+    return user
+
+
 async def end_session(
-    database: Database, tenant: TenantScope, session_id: UUID, by: Principal | None, reason: str
+    database: Database, tenant: TenantScope, session_id: UUID, by: Principal | str | None, reason: str
 ) -> int:
     """End one sign-in session; see `end_sessions_of`."""
     return await _end(database, tenant, SignInSession.id == session_id, by, reason)
 
 
 async def end_sessions_of(
-    database: Database, tenant: TenantScope, user_id: UUID, by: Principal | None, reason: str
+    database: Database, tenant: TenantScope, user_id: UUID, by: Principal | str | None, reason: str
 ) -> int:
     """End all sign-in sessions of a user: a second later no process takes a token of theirs any more.
 
     Call it when what makes it necessary is committed, such as the user's deactivation. Again does no harm, and
-    finishes what was interrupted. Returns how many sessions were still open. `reason` goes to the audit log.
+    finishes what was interrupted. Returns how many sessions were still open. To the audit log go `reason` and `by`:
+    whoever is signed in, the name of an operator, or None for the gateway itself.
     """
     return await _end(database, tenant, SignInSession.user_id == user_id, by, reason)
 
 
+async def end_sessions_through(
+    database: Database, tenant: TenantScope, client_id: UUID, by: Principal | str | None, reason: str
+) -> int:
+    """End all sign-in sessions of a client by its row's id; see `end_sessions_of`."""
+    return await _end(database, tenant, SignInSession.client_id == client_id, by, reason)
+
+
 async def _end(
-    database: Database, tenant: TenantScope, which: ColumnElement[bool], by: Principal | None, reason: str
+    database: Database,
+    tenant: TenantScope,
+    which: ColumnElement[bool],
+    by: Principal | str | None,
+    reason: str,
 ) -> int:
     async with database.tenant(tenant) as session:
         rows = (
@@ -135,7 +155,8 @@ async def _end(
         opened = [row for row in rows if row.revoked_at is None]
         for row in opened:
             row.revoked_at = utcnow()
-            audit(session, by, "session.ended", row.id, reason=reason)
+            who, operator = (None, {"operator": by}) if isinstance(by, str) else (by, {})
+            audit(session, who, "session.ended", row.id, reason=reason, **operator)
     if rows:  # also those that were ended before: whoever ended them may not have come to this
         async with database.control() as control:
             await revoke_sessions(control, tenant.key, {row.id: row.expires_at for row in rows})

@@ -11,6 +11,7 @@ import math
 import time
 from base64 import urlsafe_b64decode
 from dataclasses import dataclass
+from typing import Any, Literal
 from uuid import UUID
 
 from joserfc import jwt
@@ -22,7 +23,7 @@ from sqlalchemy import select
 from auth.keys.models import TenantKey
 from auth.keys.service import KeyRing, not_retired
 from auth.people.models import SignInSession
-from auth.roles import scopes_of
+from auth.roles import SERVICE, scopes_of
 from auth.tokens.errors import TokenRefused
 from core.access import Principal
 from core.clock import utcnow
@@ -36,6 +37,8 @@ MAX_TOKEN_LENGTH = 4096
 MAX_HEADER_LENGTH = 400
 GENERATION = 10_000  # verified tokens; two are kept
 
+_KINDS: dict[str, Literal["user", "client"]] = {"user": "user", "client": "client"}
+
 _registry = JWSRegistry(algorithms=["ES256"])
 
 
@@ -48,20 +51,56 @@ class Issued:
     scope: str
 
 
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine client by its row's id, and the id of the secret by which it proved itself."""
+
+    id: UUID
+    secret_id: UUID
+
+
 async def issue(
-    keys: KeyRing, tenant: TenantRecord, origin: str, session: SignInSession, scope: str, lifetime_s: int
+    keys: KeyRing,
+    tenant: TenantRecord,
+    origin: str,
+    session: SignInSession,
+    scope: str,
+    lifetime_s: int,
+    *,
+    acting: Machine | None = None,
 ) -> Issued:
-    """Sign an access token for a sign-in session; `scope` must already be what the roles allow."""
+    """Sign an access token for a sign-in session; `scope` must already be what the roles allow. With `acting` it is
+    for a machine client that acts on behalf of the session's user (RFC 8693, 4.1)."""
+    claims: dict[str, Any] = {"sub": str(session.user_id), "sid": str(session.id), "roles": session.roles}
+    if acting:
+        claims |= {"act": {"sub": str(acting.id)}, "cred": str(acting.secret_id)}
+    return await _sign(keys, tenant, origin, claims, scope, lifetime_s)
+
+
+async def issue_to_machine(
+    keys: KeyRing, tenant: TenantRecord, origin: str, machine: Machine, scope: str, lifetime_s: int
+) -> Issued:
+    """Sign an access token for a machine client itself; it is of no session but its own."""
+    claims = {
+        "sub": str(machine.id),
+        "sid": str(new_id()),
+        "roles": [SERVICE],
+        "kind": "client",
+        "cred": str(machine.secret_id),
+    }
+    return await _sign(keys, tenant, origin, claims, scope, lifetime_s)
+
+
+async def _sign(
+    keys: KeyRing, tenant: TenantRecord, origin: str, claims: dict[str, Any], scope: str, lifetime_s: int
+) -> Issued:
     key = await keys.token_key(tenant.scope)
     now = int(time.time())
-    claims = {
+    claims |= {
         "iss": origin,
         "aud": AUDIENCE,
-        "sub": str(session.user_id),
         "tid": tenant.scope.key,
-        "roles": list(session.roles),
         "scope": scope,
-        "sid": str(session.id),
         "iat": now,
         "nbf": now,
         "exp": now + lifetime_s,
@@ -73,9 +112,11 @@ async def issue(
 
 @dataclass(slots=True)
 class _Verified:
-    """`expires` is when the token does or its key retires, `epoch` the tenant's when it was verified."""
+    """`ids` are of the session and of the secret that the token was issued for: if one ends, so does it. `expires` is
+    when the token does or its key retires, `epoch` the tenant's when it was verified."""
 
     principal: Principal
+    ids: frozenset[UUID]
     expires: float
     epoch: int
 
@@ -112,7 +153,7 @@ class TokenVerifier:
         if known.expires <= time.time():
             self._young.pop(name, None)
             raise TokenRefused("token.expired")
-        if self._directory.is_revoked(known.principal.session):
+        if self._directory.is_revoked(known.ids):
             raise TokenRefused("token.revoked")
         return known.principal
 
@@ -139,17 +180,20 @@ class TokenVerifier:
             claims = decoded.claims
             principal = Principal(
                 tenant=tenant.scope,
-                kind="user",
+                kind=_KINDS[claims.get("kind", "user")],
                 subject=UUID(claims["sub"]),
                 session=UUID(claims["sid"]),
                 roles=frozenset(claims["roles"]),
                 scopes=frozenset(claims["scope"].split()),
+                acting=UUID(claims["act"]["sub"]) if "act" in claims else None,
             )
+            ids = {principal.session, UUID(claims["cred"])} if "cred" in claims else {principal.session}
         except JoseError as error:
             raise TokenRefused(f"token.{error.error}") from None
         except (ValueError, KeyError, TypeError, AttributeError):
             raise TokenRefused("token.claims") from None
-        return _Verified(principal, min(float(claims["exp"]), retires), tenant.epoch)
+        expires = min(float(claims["exp"]), retires)
+        return _Verified(principal, frozenset(ids), expires, tenant.epoch)
 
     async def _keys_of(self, tenant: TenantRecord) -> dict[str, tuple[ECKey, float]]:
         """All at once, so that a `kid` that somebody made up costs no question to the database."""
@@ -186,6 +230,13 @@ def _key_id(token: str) -> str:
         return str(UUID(header["kid"]))
     except (ValueError, TypeError, AttributeError):
         raise TokenRefused("token.malformed") from None
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    """The claims of a token that has been verified."""
+    payload = token.split(".")[1]
+    claims: dict[str, Any] = json.loads(urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+    return claims
 
 
 def granted_scope(requested: str, roles: list[str]) -> str:

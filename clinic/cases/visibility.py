@@ -1,6 +1,6 @@
 """Who sees which case, and how they stand to it: the row rule, written once, in SQL.
 
-A patient sees the cases of their own record, a referrer those they opened, a physician what waits in the queue
+A patient sees the cases of their own record, a referrer or machine client those they opened, a physician what waits in the queue
 and what they hold or answered, coordinators and administrators everything. The rest does not exist for them.
 The expressions depend on the roles alone; who asks is the bound parameter `subject`. So a statement is built once
 for each set of roles, and holds no condition that these roles cannot meet. They are made of the tables' columns,
@@ -14,6 +14,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Select, and_, bindparam, false, or_, select, true
 from sqlalchemy.types import Uuid
 
+from auth.roles import SERVICE
 from clinic.cases.errors import CaseNotFound
 from clinic.cases.models import Case
 from clinic.cases.transitions import Party
@@ -32,7 +33,7 @@ _ME = select(_PHYSICIAN.id).where(_PHYSICIAN.user_id == SUBJECT).scalar_subquery
 def is_owner(roles: Roles) -> ColumnElement[bool]:
     """The case is theirs: as its patient or its referrer."""
     ways: list[ColumnElement[bool]] = [false()]
-    if "referrer" in roles:
+    if roles & {"referrer", SERVICE}:
         ways.append(_CASE.created_by == SUBJECT)
     if "patient" in roles:
         ways.append(_CASE.patient_id.in_(select(_PATIENT.id).where(_PATIENT.user_id == SUBJECT)))

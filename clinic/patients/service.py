@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, exists, false, or_, select, true
 
 from auth.keys.service import DataKey, KeyRing
 from auth.people.models import User
+from auth.roles import SERVICE
 from clinic.cases.models import Case
 from clinic.patients.errors import PatientExists, PatientNotFound
 from clinic.patients.models import Patient
@@ -54,7 +55,7 @@ def _may_see(principal: Principal) -> ColumnElement[bool]:
     rules: list[ColumnElement[bool]] = [false()]
     if principal.has_any("patient"):
         rules.append(Patient.user_id == principal.subject)
-    if principal.has_any("referrer"):
+    if principal.has_any("referrer", SERVICE):
         rules.append(Patient.created_by == principal.subject)
     if principal.has_any("physician"):
         me = select(Physician.id).where(Physician.user_id == principal.subject).scalar_subquery()
@@ -77,8 +78,9 @@ async def find_patient(session: TenantSession, principal: Principal, patient_id:
 async def create_patient(
     session: TenantSession, principal: Principal, key: DataKey, new: NewPatient
 ) -> Patient:
-    """Record a patient. Referrers record others; a patient records themselves, once. Raises `PatientExists`."""
-    user_id = None if principal.has_any("referrer") else principal.subject
+    """Record a patient. Referrers and machine clients record others; a patient records themselves, once. Raises
+    `PatientExists`."""
+    user_id = None if principal.has_any("referrer", SERVICE) else principal.subject
     if user_id is not None:
         # Two first requests of one person wait for each other here, so that the second finds the record.
         await session.execute(select(User.id).where(User.id == user_id).with_for_update(key_share=True))

@@ -20,8 +20,9 @@ from core.problems import Forbidden, NotFound, Problem, Unauthenticated
 class Principal:
     """A signed-in user or machine client of one tenant.
 
-    `subject` is the id of the user or client, `session` the sign-in it came from. Row rules in services look
-    at `subject` and `roles`; routes look at `scopes`.
+    `subject` is the id of the user or client, `session` the sign-in it came from, `acting` the machine client that
+    acts on behalf of the user, if one does. Row rules in services look at `subject` and `roles`; routes look at
+    `scopes`.
     """
 
     tenant: TenantScope
@@ -30,6 +31,7 @@ class Principal:
     session: UUID
     roles: frozenset[str]
     scopes: frozenset[str]
+    acting: UUID | None = None
 
     def has_any(self, *roles: str) -> bool:
         return not self.roles.isdisjoint(roles)
@@ -89,6 +91,16 @@ async def _any_principal(request: Request) -> Principal:
     return who
 
 
+def _lacks(scope: str) -> Forbidden:
+    """RFC 6750, 3.1."""
+    challenge = f'Bearer realm="dermadetect", error="insufficient_scope", scope="{scope}"'
+    return Forbidden(
+        f"This needs the scope `{scope}`, which your token does not carry.",
+        headers={"WWW-Authenticate": challenge},
+        scope=scope,
+    )
+
+
 signed_in = Depends(_any_principal)
 """For routes that anyone who is signed in may use, whatever their scopes."""
 
@@ -105,7 +117,7 @@ def requires(scope: str, *, never_refused: bool = False) -> Any:
         context = context_of(request)
         who = _signed_in(context)
         if scope not in who.scopes:
-            raise Forbidden(f"This needs the scope `{scope}`, which your token does not carry.", scope=scope)
+            raise _lacks(scope)
         if context.over_quota is not None:
             if not never_refused:
                 raise context.over_quota.problem
@@ -125,7 +137,7 @@ def requires_operator(scope: str) -> Any:
         if who is None:
             raise NotFound("There is nothing at this address.")
         if scope not in who.scopes:
-            raise Forbidden(f"This needs the scope `{scope}`, which your token does not carry.", scope=scope)
+            raise _lacks(scope)
         return who
 
     operator.required_scope = scope  # type: ignore[attr-defined]  # tests list every route's scope

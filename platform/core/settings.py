@@ -140,6 +140,15 @@ class Settings(BaseSettings):
     )
     jail_workers: int = Field(2, ge=1, le=64, description="Processes that decode images, SAML and PDFs.")
     access_token_s: int = Field(600, ge=60, le=3600, description="Life of an access token, in seconds.")
+    session_s: int = Field(
+        36_000, ge=600, le=7_776_000, description="Longest life of a sign-in session, in seconds."
+    )
+    session_idle_s: int = Field(
+        7_200,
+        ge=600,
+        le=7_776_000,
+        description="How long a sign-in session lives on without a refresh, in seconds.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line."
     )

@@ -4,6 +4,7 @@ The platform's log is sealed when such a transaction commits, a tenant's by the 
 """
 
 import getpass
+import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, bindparam, cast, func, insert, literal, select
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.dml import ReturningInsert, ReturningUpdate
 from sqlalchemy.types import Text, Uuid
@@ -60,8 +62,10 @@ def audit(
     subject: UUID | None = None,
     **detail: Any,
 ) -> None:
-    """Append an act inside the session's tenant."""
+    """Append an act inside the session's tenant. One that a machine client does on behalf of a user names both."""
     session.bells.add(SEAL)
+    if isinstance(actor, Principal):
+        detail |= _on_behalf(actor)
     session.add(
         AuditEvent(
             actor=actor.subject if isinstance(actor, Principal) else actor,
@@ -71,6 +75,10 @@ def audit(
             detail=detail,
         )
     )
+
+
+def _on_behalf(principal: Principal) -> dict[str, str]:
+    return {"client": str(principal.acting)} if principal.acting else {}
 
 
 def audited(
@@ -90,8 +98,10 @@ def audited(
         literal(action, Text()),
         found.c[subject],
         bindparam("audit_request", type_=Text()),
-        func.jsonb_build_object(
-            *(part for name in detail for part in (literal(name, Text()), found.c[name]))
+        bindparam("audit_detail", type_=JSONB()).op("||")(
+            func.jsonb_build_object(
+                *(part for name in detail for part in (literal(name, Text()), found.c[name]))
+            )
         ),
     ).select_from(found)
     if isinstance(query, Select):
@@ -113,6 +123,7 @@ async def fetch_audited(
             "audit_id": new_id(),
             "audit_actor": principal.subject,
             "audit_request": current_request_id(),
+            "audit_detail": json.dumps(_on_behalf(principal)),
         },
     )
     if not rows:

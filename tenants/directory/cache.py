@@ -78,9 +78,9 @@ class Directory:
     def by_key(self, key: str) -> TenantRecord | None:
         return self._by_key.get(key)
 
-    def is_revoked(self, session_id: UUID) -> bool:
-        """Whether the sign-in session was ended."""
-        return session_id in self._revoked
+    def is_revoked(self, ids: frozenset[UUID]) -> bool:
+        """Whether a sign-in session was ended, or a machine client's secret or token withdrawn, that is among `ids`."""
+        return not self._revoked.keys().isdisjoint(ids)
 
     def __len__(self) -> int:
         return len(self._by_id)

@@ -81,7 +81,8 @@ class ControlEpoch(ControlBase):
 
 
 class Revocation(ControlBase):
-    """A sign-in session that ended before its tokens did; kept until they have all expired."""
+    """A sign-in session that ended before its tokens did, or a machine client's secret or token that was withdrawn;
+    kept until all that bears its id has expired."""
 
     __tablename__ = "revocations"
     __table_args__ = (Index("ix_revocations_epoch", "epoch"),)

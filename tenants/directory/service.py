@@ -281,8 +281,8 @@ async def finish_rollback(session: ControlSession, tenant: Tenant) -> Tenant:
 
 
 async def revoke_sessions(session: ControlSession, tenant_key: str, ended: Mapping[UUID, datetime]) -> None:
-    """Refuse the tokens of sign-in sessions everywhere. `ended` says of each when the last of its tokens dies.
-    Idempotent."""
+    """Refuse everywhere the tokens that bear the id of one of these sign-in sessions, or of a machine client's secret.
+    `ended` says of each id when the last of its tokens dies. Idempotent."""
     epoch = await next_epoch(session)
     rows = [
         {"tenant_key": tenant_key, "session_id": session_id, "expires_at": expires_at, "epoch": epoch}

@@ -74,14 +74,36 @@ def upgrade() -> None:
         "oauth_clients",
         sa.Column("client_id", sa.Text(), nullable=False),
         sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("redirect_uris", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("refresh", sa.Boolean(), nullable=False),
+        sa.Column("scopes", postgresql.ARRAY(sa.Text()), nullable=False),
+        sa.Column("for_patients", sa.Boolean(), nullable=False),
+        sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.CheckConstraint("kind IN ('app', 'machine')", name=op.f("ck_oauth_clients_kind")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_oauth_clients")),
         sa.UniqueConstraint("client_id", name=op.f("uq_oauth_clients_client_id")),
     )
+    op.create_table(
+        "client_secrets",
+        sa.Column("client_id", sa.Uuid(), nullable=False),
+        sa.Column("secret_hash", sa.Text(), nullable=False),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["client_id"], ["oauth_clients.id"], name=op.f("fk_client_secrets_client_id")
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_client_secrets")),
+        sa.UniqueConstraint("secret_hash", name=op.f("uq_client_secrets_secret_hash")),
+    )
+    op.create_index(op.f("ix_client_secrets_client_id"), "client_secrets", ["client_id"], unique=False)
     op.create_table(
         "pools",
         sa.Column("code", sa.Text(), nullable=False),
@@ -241,6 +263,22 @@ def upgrade() -> None:
     )
     op.create_index(
         op.f("ix_authorization_codes_expires_at"), "authorization_codes", ["expires_at"], unique=False
+    )
+    op.create_table(
+        "refresh_tokens",
+        sa.Column("session_id", sa.Uuid(), nullable=False),
+        sa.Column("line_hash", sa.Text(), nullable=False),
+        sa.Column("newest_hash", sa.Text(), nullable=False),
+        sa.Column("scope", sa.Text(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.ForeignKeyConstraint(["session_id"], ["sessions.id"], name=op.f("fk_refresh_tokens_session_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_refresh_tokens")),
+        sa.UniqueConstraint("line_hash", name=op.f("uq_refresh_tokens_line_hash")),
+        sa.UniqueConstraint("session_id", name=op.f("uq_refresh_tokens_session_id")),
     )
     op.create_table(
         "cases",
