@@ -34,6 +34,7 @@ import tenants.platform.routes
 from auth.saml.service import SignInJail
 from auth.tokens.service import TokenVerifier
 from core.blobs import BlobStores
+from core.database import Database
 from core.jail import Jail
 from core.limits import RateLimits
 from core.parts import Parts
@@ -41,6 +42,7 @@ from core.problems import Problem
 from core.settings import Settings
 from core.spool import Spool
 from gateway.assembly import disassemble
+from gateway.cors import BrowserOrigins
 from gateway.middleware import AccessGate, BodyLimits, RequestFrame
 from gateway.openapi import describe
 from gateway.operations import platform_verbs
@@ -130,6 +132,7 @@ def create_app(parts: Parts) -> FastAPI:
         counter=parts[UsageCounter],
         platform=parts[PlatformAccess],
     )
+    app.add_middleware(BrowserOrigins, database=parts[Database])
     app.add_middleware(TenantRouter, directory=parts[Directory], settings=parts[Settings])
     app.add_middleware(BodyLimits, settings=parts[Settings])
     app.add_middleware(RequestFrame)

@@ -1,5 +1,5 @@
 """What every request passes through, outermost first: `RequestFrame`, `BodyLimits`, `tenants.routing.TenantRouter`,
-`AccessGate`.
+`gateway.cors.BrowserOrigins`, `AccessGate`.
 
 Pure ASGI, for the reasons in `tenants.routing`.
 """
@@ -75,7 +75,11 @@ class RequestFrame:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = message.setdefault("headers", [])
-                headers += [(b"x-request-id", request_id.encode()), *SECURITY_HEADERS]
+                headers += [
+                    (b"x-request-id", request_id.encode()),
+                    *SECURITY_HEADERS,
+                    *context.answer_headers,
+                ]
                 if not any(name == b"cache-control" for name, _ in headers):
                     headers.append((b"cache-control", b"no-store"))
             await send(message)

@@ -5,7 +5,7 @@ every room declare what they need with `requires("cases:read")`.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -69,6 +69,7 @@ class RequestContext:
     principal: Principal | None = None
     over_quota: OverQuota | None = None
     operator: Operator | None = None  # on the platform's own host only
+    answer_headers: list[tuple[bytes, bytes]] = field(default_factory=list)  # whatever the answer will be
 
 
 def context_of(request: Request) -> RequestContext:

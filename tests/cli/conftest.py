@@ -82,7 +82,7 @@ def answer(url: str, process: subprocess.Popen[str], **options: Any) -> httpx.Re
     raise AssertionError("the server did not start")
 
 
-def eventually(holds: Callable[[], bool], *, within_s: float = 10) -> None:
+def eventually(holds: Callable[[], bool], *, within_s: float = 60) -> None:
     deadline = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < deadline, "it did not come about"
