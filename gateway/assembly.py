@@ -13,6 +13,7 @@ from auth.keys.masters import MasterKeys, OpenControl, Vault
 from auth.keys.service import KeyRing, complete_keys, delete_keys
 from auth.oauth.service import forget_finished
 from auth.oidc.provider import Providers
+from auth.saml.logout import forget_logouts
 from auth.saml.refresh import SAML_METADATA, refresh_metadata
 from auth.saml.service import SignInJail, forget_expired_assertions
 from auth.tokens.service import TokenVerifier
@@ -226,6 +227,7 @@ async def tidy(database: Database, tenant: TenantScope) -> None:
         await forget_old_keys(session)
         await forget_finished(session)
         await forget_expired_assertions(session)
+        await forget_logouts(session)
 
 
 async def ask_about_cases(parts: Parts, tenant: TenantScope) -> None:

@@ -34,7 +34,14 @@ from tenants.provisioning.service import provision
 
 # Sign-ins and answers kept for repeated requests: they end with the tenant that they belong to.
 LEFT_OUT = frozenset(
-    {"sessions", "refresh_tokens", "login_requests", "authorization_codes", "idempotency_keys"}
+    {
+        "sessions",
+        "refresh_tokens",
+        "login_requests",
+        "saml_logouts",
+        "authorization_codes",
+        "idempotency_keys",
+    }
 )
 
 # The names of the blobs that rows name, as `clinic.images` and `clinic.reports` make them.

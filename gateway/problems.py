@@ -18,7 +18,13 @@ from gateway.pages import render_page
 
 log = logging.getLogger(__name__)
 
-_BROWSER_PATHS = ("/auth/authorize", "/auth/sign-in", "/auth/saml/acs", "/auth/oidc/callback/")
+_BROWSER_PATHS = (
+    "/auth/authorize",
+    "/auth/sign-in",
+    "/auth/saml/acs",
+    "/auth/saml/logout",
+    "/auth/oidc/callback/",
+)
 
 
 class MethodNotAllowed(Problem):

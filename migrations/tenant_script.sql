@@ -116,6 +116,33 @@ CREATE TABLE used_assertions (
 
 CREATE INDEX ix_used_assertions_expires_at ON used_assertions (expires_at);
 
+CREATE TABLE saml_names (
+    connection_id UUID NOT NULL, 
+    name_id TEXT NOT NULL, 
+    format TEXT, 
+    qualifier TEXT, 
+    sp_qualifier TEXT, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_saml_names PRIMARY KEY (id), 
+    CONSTRAINT uq_saml_names_connection_id_name_id UNIQUE (connection_id, name_id)
+);
+
+CREATE TABLE saml_logouts (
+    request_id TEXT NOT NULL, 
+    expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_saml_logouts PRIMARY KEY (id), 
+    CONSTRAINT uq_saml_logouts_request_id UNIQUE (request_id)
+);
+
+CREATE INDEX ix_saml_logouts_expires_at ON saml_logouts (expires_at);
+
 CREATE TABLE users (
     connection_id UUID, 
     external_id TEXT, 

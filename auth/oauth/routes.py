@@ -12,7 +12,7 @@ from auth.connections.fetching import ProviderUnreachable
 from auth.connections.service import Asked, SignIn, choose, enabled_connections
 from auth.keys.service import KeyRing, public_token_keys
 from auth.oauth.errors import OAuthError
-from auth.oauth.schemas import JwkSet, ServerMetadata
+from auth.oauth.schemas import JwkSet, ServerMetadata, SignedOut
 from auth.oauth.service import answer_url, check_challenge, find_client
 from auth.oidc import service as oidc
 from auth.oidc.errors import ProviderUnusable
@@ -20,6 +20,7 @@ from auth.oidc.provider import Providers
 from auth.people.service import end_session
 from auth.roles import SCOPES
 from auth.saml import service as saml
+from auth.saml.logout import begin_logout
 from core.access import Control, Principal, Tenant, context_of, signed_in
 from core.database import Database
 from core.limits import RateLimited, declared_limits, limiter
@@ -95,15 +96,20 @@ async def authorize(
     "/auth/logout",
     summary="End the sign-in session of the access token",
     operation_id="oauth_logout",
-    status_code=204,
-    responses=responses(Unauthenticated),
+    response_model=SignedOut,
+    responses={**responses(Unauthenticated), 204: {"description": "There is nothing more to do."}},
 )
 async def logout(
+    request: Request,
     tenant: Tenant,
     principal: Annotated[Principal, signed_in],
     database: Annotated[Database, part(Database)],
-) -> None:
+    keys: Annotated[KeyRing, part(KeyRing)],
+) -> SignedOut | Response:
     await end_session(database, tenant, principal.session, principal, "sign-out")
+    where = SignIn(tenant, context_of(request).origin)
+    url = await begin_logout(database, keys, where, principal.session)
+    return SignedOut(continue_at=url) if url else Response(status_code=204)
 
 
 @router.get(

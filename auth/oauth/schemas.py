@@ -37,6 +37,12 @@ class Introspection(BaseModel):
     jti: str | None = None
 
 
+class SignedOut(BaseModel):
+    """The session has ended here, and the browser can end it at the identity provider."""
+
+    continue_at: str = Field(description="Send the browser there; it is used once, within ten minutes.")
+
+
 class ServerMetadata(BaseModel):
     """RFC 8414."""
 

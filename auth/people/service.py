@@ -139,6 +139,23 @@ async def end_sessions_through(
     return await _end(database, tenant, SignInSession.client_id == client_id, by, reason)
 
 
+async def end_provider_sessions(
+    database: Database,
+    tenant: TenantScope,
+    connection_ids: Sequence[UUID],
+    external_id: str,
+    provider_sessions: Sequence[str],
+    reason: str,
+) -> int:
+    """End the sessions of the person whom the provider of these connections calls `external_id`: those that it calls
+    `provider_sessions`, or all that began there; see `end_sessions_of`."""
+    person = select(User.id).where(User.connection_id.in_(connection_ids), User.external_id == external_id)
+    which = SignInSession.user_id.in_(person) & SignInSession.connection_id.in_(connection_ids)
+    if provider_sessions:
+        which &= SignInSession.provider_session.in_(provider_sessions)
+    return await _end(database, tenant, which, None, reason)
+
+
 async def _end(
     database: Database,
     tenant: TenantScope,

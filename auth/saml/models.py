@@ -1,9 +1,9 @@
-"""A tenant's SAML identity provider, and which of its assertions were used."""
+"""A tenant's SAML identity provider, and what is remembered of the messages that are exchanged with it."""
 
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import ForeignKeyConstraint
+from sqlalchemy import ForeignKeyConstraint, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from core.models import ControlBase, Row, TenantBase
@@ -48,9 +48,32 @@ class SamlConnection(ControlBase):
 
 
 class UsedAssertion(Row, TenantBase):
-    """An assertion id that has signed somebody in; it must not do so again before it expires."""
+    """The id of an assertion that has signed somebody in, or of a LogoutRequest that was done; neither must be used again
+    before it expires."""
 
     __tablename__ = "used_assertions"
 
     assertion_id: Mapped[str] = mapped_column(unique=True)
+    expires_at: Mapped[datetime] = mapped_column(index=True)
+
+
+class SamlName(Row, TenantBase):
+    """How an identity provider writes a person's NameID beside its value: it must be told the same when they sign out."""
+
+    __tablename__ = "saml_names"
+    __table_args__ = (UniqueConstraint("connection_id", "name_id"),)
+
+    connection_id: Mapped[UUID]
+    name_id: Mapped[str]
+    format: Mapped[str | None]
+    qualifier: Mapped[str | None]
+    sp_qualifier: Mapped[str | None]
+
+
+class SamlLogout(Row, TenantBase):
+    """A LogoutRequest that an identity provider has still to answer."""
+
+    __tablename__ = "saml_logouts"
+
+    request_id: Mapped[str] = mapped_column(unique=True)
     expires_at: Mapped[datetime] = mapped_column(index=True)

@@ -1,5 +1,6 @@
 """The service provider's own documents: its key, its metadata, its signed AuthnRequests."""
 
+from copy import deepcopy
 from dataclasses import replace
 from datetime import timedelta
 from xml.sax.saxutils import escape
@@ -8,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
+from lxml import etree
 from onelogin.saml2.auth import OneLogin_Saml2_Auth
 from onelogin.saml2.authn_request import OneLogin_Saml2_Authn_Request
 from onelogin.saml2.constants import OneLogin_Saml2_Constants as Constants
@@ -65,7 +67,12 @@ def sp_metadata(sp: ServiceProvider) -> bytes:
     metadata: str | bytes = OneLogin_Saml2_Settings(settings, sp_validation_only=True).get_sp_metadata()
     for certificate in reversed(first):  # each is put before those that are there
         metadata = OneLogin_Saml2_Metadata.add_x509_key_descriptors(metadata, certificate)
-    return metadata.encode() if isinstance(metadata, str) else metadata
+    root = etree.fromstring(metadata.encode() if isinstance(metadata, str) else metadata)
+    for service in root.findall(".//{*}SingleLogoutService"):  # the library names HTTP-Redirect alone
+        by_post = deepcopy(service)
+        by_post.set("Binding", Constants.BINDING_HTTP_POST)
+        service.addnext(by_post)
+    return etree.tostring(root, xml_declaration=True, encoding="UTF-8")
 
 
 def authn_request_url(sp: ServiceProvider, idp: IdentityProvider, relay_state: str) -> tuple[str, str]:

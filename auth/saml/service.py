@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, ParamSpec, TypeVar
 
 from sqlalchemy import ColumnElement, delete, select
@@ -23,7 +23,7 @@ from auth.connections.settings import find_connection, new_connection, put_conne
 from auth.keys.service import KeyRing
 from auth.saml.errors import SamlRefused
 from auth.saml.idp_metadata import check_address
-from auth.saml.models import SamlConnection, UsedAssertion
+from auth.saml.models import SamlConnection, SamlName, UsedAssertion
 from auth.saml.parties import IdentityProvider, ServiceProvider
 from auth.saml.request import authn_request_url
 from auth.saml.validation import AssertedIdentity, validate_response
@@ -253,7 +253,9 @@ async def complete(
         connection, row = await _connection(database, where.tenant, login.connection_id)
         identity = await _validate(jail, keys, where, saml_response, row, login.request_id)
         person = _person(connection, identity)
-        await _use_assertion(database, where.tenant, identity)
+        await use_assertion(database, where.tenant, identity)
+        if row.logout_url:
+            await _remember_name(database, where.tenant, connection, identity)
         return await enter(database, where, connection, login, person)
 
 
@@ -288,21 +290,37 @@ def _person(connection: Connection, identity: AssertedIdentity) -> Asserted:
     )
 
 
-async def _use_assertion(database: Database, tenant: TenantScope, identity: AssertedIdentity) -> None:
-    """Remember an assertion, in a transaction of its own: a refusal that follows does not make it new again."""
-    async with database.tenant(tenant) as session:
-        first_use = await session.scalar(
-            insert(UsedAssertion)
-            .values(
-                id=new_id(),
-                assertion_id=identity.assertion_id,
-                expires_at=identity.not_on_or_after + 2 * CLOCK_SKEW,
-            )
-            .on_conflict_do_nothing()
-            .returning(UsedAssertion.id)
-        )
-    if first_use is None:
+async def use_assertion(database: Database, tenant: TenantScope, identity: AssertedIdentity) -> None:
+    """Remember an assertion. Raises `SamlRefused` where it was used before."""
+    if not await use_id(database, tenant, identity.assertion_id, identity.not_on_or_after + 2 * CLOCK_SKEW):
         raise SamlRefused("saml.replay", "this assertion has signed somebody in before")
+
+
+async def use_id(database: Database, tenant: TenantScope, message_id: str, expires_at: datetime) -> bool:
+    """Remember a message's id, in a transaction of its own: a refusal that follows does not make it new again. Returns
+    whether this is its first use."""
+    made = insert(UsedAssertion).values(id=new_id(), assertion_id=message_id, expires_at=expires_at)
+    async with database.tenant(tenant) as session:
+        first = made.on_conflict_do_nothing().returning(UsedAssertion.id)
+        return await session.scalar(first) is not None
+
+
+async def _remember_name(
+    database: Database, tenant: TenantScope, connection: Connection, identity: AssertedIdentity
+) -> None:
+    """Keep how the provider writes the name, for signing out there."""
+    written = {
+        "format": identity.name_id_format,
+        "qualifier": identity.name_qualifier,
+        "sp_qualifier": identity.sp_name_qualifier,
+    }
+    made = insert(SamlName).values(
+        id=new_id(), connection_id=connection.id, name_id=identity.name_id, **written
+    )
+    async with database.tenant(tenant) as session:
+        await session.execute(
+            made.on_conflict_do_update(index_elements=["connection_id", "name_id"], set_=written)
+        )
 
 
 async def forget_expired_assertions(session: TenantSession) -> None:

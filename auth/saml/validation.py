@@ -46,6 +46,8 @@ class AssertedIdentity:
     not_on_or_after: datetime
     attributes: dict[str, list[str]]
     issuer: str
+    name_qualifier: str | None = None
+    sp_name_qualifier: str | None = None
 
 
 def validate_response(
@@ -67,7 +69,7 @@ def validate_response(
         allow_cbc=idp.allow_cbc,
     )
     inspect_tree(parse(xml), expected)
-    response = _decrypted(xml, sp, _with_usable_certificates(idp))
+    response = _decrypted(xml, sp, replace(idp, certificates=usable_certificates(idp)))
     if response.encrypted:
         inspect_tree(response.decrypted_document, expected, decrypted=True)
     try:
@@ -180,13 +182,14 @@ def _decode(saml_response_b64: str) -> bytes:
         raise SamlRefused("saml.base64", "SAMLResponse is not base64") from error
 
 
-def _with_usable_certificates(idp: IdentityProvider) -> IdentityProvider:
+def usable_certificates(idp: IdentityProvider) -> tuple[str, ...]:
+    """Those whose keys count by the tenant's policy. Raises `SamlRefused` where there is none."""
     usable = idp.certificates
     if idp.refuse_expired_certificates:
         usable = tuple(pem for pem in usable if certificate_expires(pem) > utcnow())
     if not usable:
         raise SamlRefused("saml.certificate-expired", "no certificate of the identity provider is in force")
-    return replace(idp, certificates=usable)
+    return usable
 
 
 def _identity(response: Any, idp: IdentityProvider) -> AssertedIdentity:
@@ -203,4 +206,6 @@ def _identity(response: Any, idp: IdentityProvider) -> AssertedIdentity:
             for key, values in response.get_attributes().items()
         },
         issuer=idp.entity_id,
+        name_qualifier=name.get("NameQualifier"),
+        sp_name_qualifier=name.get("SPNameQualifier"),
     )

@@ -1,18 +1,13 @@
 """What a tenant may say of its SAML connection, and its provider's metadata read again."""
 
-import base64
-import re
-import zlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import xmlsec
 from lxml import etree
-from sqlalchemy import select, update
+from sqlalchemy import update
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
@@ -24,16 +19,14 @@ from auth.connections.fetching import Fetcher
 from auth.saml.idp_metadata import read_idp_metadata
 from auth.saml.models import SamlConnection
 from auth.saml.refresh import SAML_METADATA, due_at, refresh_metadata, warnings_of
-from auth.saml.service import SignInJail, change_connection, find_saml, set_connection
+from auth.saml.service import SignInJail, set_connection
 from core.clock import utcnow
 from gateway.assembly import RECURRING, background_worker
-from reference.idp.config import IdpConfig, ServiceProvider, SigningKey, User
+from reference.idp.config import IdpConfig, SigningKey
 from reference.idp.messages import idp_metadata
-from reference.idp.response import SAML, Answer, encrypt_assertion, resign, sign_element, unsigned_response
-from tenants.audit.models import AuditEvent
-from tenants.directory.cache import Directory
-from tenants.directory.service import find_tenant
-from tests.fixtures.browser import Browser, Form, SignIn
+from reference.idp.response import SAML, encrypt_assertion, resign
+from tests.fixtures.browser import Browser, SignIn
+from tests.fixtures.paper_idp import PaperIdp
 from tests.fixtures.saml import Parties
 from tests.fixtures.servers import serving
 from tests.fixtures.world import World
@@ -43,67 +36,14 @@ IDP = IdpConfig("https://idp.samlco.example")
 
 
 @pytest.fixture(scope="module")
-async def samlco(world: World) -> World:
-    """A tenant whose identity provider exists on paper alone: its answers are made here."""
-    await world.create_tenant(SLUG)
-    await connect(world)
-    return world
-
-
-async def connect(world: World, **particulars: Any) -> None:
-    async with world.admin.control() as session:
-        await set_connection(
-            session,
-            SLUG,
-            idp_entity_id=IDP.entity_id,
-            sso_url=IDP.sso_url,
-            role_mapping={"doctors": "physician"},
-            **{"certificates": [IDP.key.certificate_pem.decode()], **particulars},
-        )
-    await world.parts[Directory].refresh()
-
-
-async def set_policy(world: World, **policy: Any) -> None:
-    async with world.admin.control() as session:
-        await change_connection(session, SLUG, "main", common={}, particulars=policy)
-
-
-async def connection_of(world: World) -> SamlConnection:
-    async with world.admin.control() as session:
-        found = await find_saml(session, await find_tenant(session, SLUG), "main")
-    assert found is not None
-    return found[1]
+async def idp(world: World) -> PaperIdp:
+    return await PaperIdp.open(world, SLUG, IDP)
 
 
 @pytest.fixture
-async def sign_in(samlco: World) -> AsyncIterator[SignIn]:
-    async with Browser(samlco.app) as browser:
-        yield SignIn(browser, f"http://{SLUG}.localhost:8000")
-
-
-async def answer(
-    sign_in: SignIn,
-    edit: Callable[[etree._Element, bytes], None] = lambda assertion, certificate: None,
-    key: SigningKey = IDP.key,
-    attributes: dict[str, str] | None = None,
-) -> Form:
-    """The provider's answer to a request just made; `edit` sees the signed assertion and our certificate."""
-    query = parse_qs(urlsplit((await sign_in.authorize()).headers["Location"]).query)
-    request_id = re.search(rb' ID="([^"]+)"', zlib.decompress(base64.b64decode(query["SAMLRequest"][0]), -15))
-    assert request_id
-    metadata = etree.fromstring((await sign_in.browser.get(f"{sign_in.origin}/auth/saml/metadata")).content)
-    certificate = "".join((metadata.findtext(".//{*}X509Certificate") or "").split())
-    acs = f"{sign_in.origin}/auth/saml/acs"
-    sp = ServiceProvider(f"{sign_in.origin}/auth/saml/metadata", acs)
-    user = User("u-1", "una@samlco.example", "Una", ("doctors",))
-    response = unsigned_response(Answer(IDP.entity_id, sp, user, request_id[1].decode()))
-    for attribute in response.iterfind(".//{*}Attribute"):
-        name = attribute.get("Name", "")
-        attribute.set("Name", (attributes or {}).get(name, name))
-    sign_element(response[-1], key)
-    edit(response[-1], f"-----BEGIN CERTIFICATE-----\n{certificate}\n-----END CERTIFICATE-----\n".encode())
-    encoded = base64.b64encode(etree.tostring(response)).decode()
-    return Form(acs, {"SAMLResponse": encoded, "RelayState": query["RelayState"][0]})
+async def sign_in(idp: PaperIdp) -> AsyncIterator[SignIn]:
+    async with Browser(idp.world.app) as browser:
+        yield SignIn(browser, idp.origin)
 
 
 def with_cbc(assertion: etree._Element, certificate: bytes) -> None:
@@ -125,68 +65,56 @@ def with_cbc(assertion: etree._Element, certificate: bytes) -> None:
     context.encrypt_xml(data, assertion)
 
 
-async def events(world: World, action: str) -> list[dict[str, Any]]:
-    async with world.database.tenant(world.tenant(SLUG).scope) as session:
-        query = select(AuditEvent.detail).where(AuditEvent.action == action).order_by(AuditEvent.id)
-        return list((await session.scalars(query)).all())
-
-
-async def refused(world: World, sign_in: SignIn, form: Form) -> str:
-    assert (await sign_in.answer(form)).status_code == 403
-    return str((await events(world, "sign-in.refused"))[-1]["check"])
-
-
-async def test_encryption_can_be_required(samlco: World, sign_in: SignIn) -> None:
-    assert (await sign_in.answer(await answer(sign_in))).status_code == 303
-    await set_policy(samlco, require_encryption=True)
+async def test_encryption_can_be_required(idp: PaperIdp, sign_in: SignIn) -> None:
+    assert (await sign_in.answer(await idp.answer(sign_in))).status_code == 303
+    await idp.set_policy(require_encryption=True)
     try:
-        assert (await refused(samlco, sign_in, await answer(sign_in))).startswith("saml.")
-        assert (await sign_in.answer(await answer(sign_in, encrypt_assertion))).status_code == 303
+        assert (await idp.refused(sign_in, await idp.answer(sign_in))).startswith("saml.")
+        assert (await sign_in.answer(await idp.answer(sign_in, encrypt_assertion))).status_code == 303
     finally:
-        await set_policy(samlco, require_encryption=False)
+        await idp.set_policy(require_encryption=False)
 
 
-async def test_cbc_is_refused_unless_the_tenant_allows_it(samlco: World, sign_in: SignIn) -> None:
-    assert await refused(samlco, sign_in, await answer(sign_in, with_cbc)) == "saml.encryption-algorithm"
-    await set_policy(samlco, allow_cbc=True)
+async def test_cbc_is_refused_unless_the_tenant_allows_it(idp: PaperIdp, sign_in: SignIn) -> None:
+    assert await idp.refused(sign_in, await idp.answer(sign_in, with_cbc)) == "saml.encryption-algorithm"
+    await idp.set_policy(allow_cbc=True)
     try:
-        assert (await sign_in.answer(await answer(sign_in, with_cbc))).status_code == 303
+        assert (await sign_in.answer(await idp.answer(sign_in, with_cbc))).status_code == 303
     finally:
-        await set_policy(samlco, allow_cbc=False)
+        await idp.set_policy(allow_cbc=False)
 
 
-async def test_either_of_two_certificates_signs_in(samlco: World, sign_in: SignIn) -> None:
+async def test_either_of_two_certificates_signs_in(idp: PaperIdp, sign_in: SignIn) -> None:
     new = SigningKey.generate()
-    await connect(samlco, certificates=[new.certificate_pem.decode(), IDP.key.certificate_pem.decode()])
+    await idp.connect(certificates=[new.certificate_pem.decode(), IDP.key.certificate_pem.decode()])
     try:
         for key in (IDP.key, new):
-            assert (await sign_in.answer(await answer(sign_in, key=key))).status_code == 303
+            assert (await sign_in.answer(await idp.answer(sign_in, key=key))).status_code == 303
     finally:
-        await connect(samlco)
-    assert await refused(samlco, sign_in, await answer(sign_in, key=new)) == "saml.invalid-signature"
+        await idp.connect()
+    assert await idp.refused(sign_in, await idp.answer(sign_in, key=new)) == "saml.invalid-signature"
 
 
 async def test_an_expired_certificate_is_warned_of_and_refused_by_policy(
-    samlco: World, sign_in: SignIn
+    idp: PaperIdp, sign_in: SignIn
 ) -> None:
     parties = Parties.build()
     key, ended = parties.key, parties.expired_certificate()
-    await connect(samlco, certificates=[ended])
+    await idp.connect(certificates=[ended])
     try:
-        assert (await sign_in.answer(await answer(sign_in, key=key))).status_code == 303
-        assert ["ended on" in warning for warning in warnings_of(await connection_of(samlco))] == [True]
-        await set_policy(samlco, refuse_expired_certificates=True)
-        assert await refused(samlco, sign_in, await answer(sign_in, key=key)) == "saml.certificate-expired"
-        assert "refused by policy" in warnings_of(await connection_of(samlco))[0]
+        assert (await sign_in.answer(await idp.answer(sign_in, key=key))).status_code == 303
+        assert ["ended on" in warning for warning in warnings_of(await idp.connection())] == [True]
+        await idp.set_policy(refuse_expired_certificates=True)
+        assert await idp.refused(sign_in, await idp.answer(sign_in, key=key)) == "saml.certificate-expired"
+        assert "refused by policy" in warnings_of(await idp.connection())[0]
     finally:
-        await connect(samlco, refuse_expired_certificates=False)
+        await idp.connect(refuse_expired_certificates=False)
 
 
-async def test_attributes_are_called_what_the_provider_calls_them(samlco: World, sign_in: SignIn) -> None:
+async def test_attributes_are_called_what_the_provider_calls_them(idp: PaperIdp, sign_in: SignIn) -> None:
     names = {"email": "urn:mail", "displayName": "urn:name", "groups": "urn:groups"}
-    assert await refused(samlco, sign_in, await answer(sign_in, attributes=names)) == "login.no-role"
-    await connect(
-        samlco,
+    assert await idp.refused(sign_in, await idp.answer(sign_in, attributes=names)) == "login.no-role"
+    await idp.connect(
         common={
             "email_attribute": "urn:mail",
             "name_attribute": "urn:name",
@@ -194,14 +122,13 @@ async def test_attributes_are_called_what_the_provider_calls_them(samlco: World,
         },
     )
     try:
-        code = sign_in.code_of(await sign_in.answer(await answer(sign_in, attributes=names)))
+        code = sign_in.code_of(await sign_in.answer(await idp.answer(sign_in, attributes=names)))
         token = (await sign_in.redeem(code)).json()["access_token"]
         bearer = {"Authorization": f"Bearer {token}"}
         me = (await sign_in.browser.get(f"{sign_in.origin}/v1/me", headers=bearer)).json()
-        assert (me["user"]["email"], me["user"]["display_name"]) == ("una@samlco.example", "Una")
+        assert (me["user"]["email"], me["user"]["display_name"]) == ("u-1@samlco.example", "Una")
     finally:
-        await connect(
-            samlco,
+        await idp.connect(
             common={
                 "email_attribute": "email",
                 "name_attribute": "displayName",
@@ -210,10 +137,10 @@ async def test_attributes_are_called_what_the_provider_calls_them(samlco: World,
         )
 
 
-async def test_another_provider_under_the_same_name_keeps_the_policies(samlco: World) -> None:
-    await set_policy(samlco, require_encryption=True, refuse_expired_certificates=True)
-    before = await connection_of(samlco)
-    async with samlco.admin.control() as session:
+async def test_another_provider_under_the_same_name_keeps_the_policies(idp: PaperIdp) -> None:
+    await idp.set_policy(require_encryption=True, refuse_expired_certificates=True)
+    before = await idp.connection()
+    async with idp.world.admin.control() as session:
         await set_connection(
             session,
             SLUG,
@@ -221,13 +148,13 @@ async def test_another_provider_under_the_same_name_keeps_the_policies(samlco: W
             sso_url=IDP.sso_url,
             certificates=before.certificates,
         )
-    after = await connection_of(samlco)
+    after = await idp.connection()
     assert after.id != before.id
     assert (after.require_encryption, after.refuse_expired_certificates) == (True, True)
-    await connect(samlco, require_encryption=False, refuse_expired_certificates=False)
+    await idp.connect(require_encryption=False, refuse_expired_certificates=False)
 
 
-async def test_a_provider_that_is_not_reached_by_https_is_refused(samlco: World) -> None:
+async def test_a_provider_that_is_not_reached_by_https_is_refused(idp: PaperIdp) -> None:
     for url in (
         "http://idp.example/sso",
         "http://localhost.evil.example/sso",
@@ -235,9 +162,9 @@ async def test_a_provider_that_is_not_reached_by_https_is_refused(samlco: World)
         "https:///x",
     ):
         with pytest.raises(BadConnection, match="https"):
-            await set_policy(samlco, logout_url=url)
+            await idp.set_policy(logout_url=url)
     with pytest.raises(BadConnection, match="client app"):
-        await set_policy(samlco, allow_idp_initiated=True)
+        await idp.set_policy(allow_idp_initiated=True)
 
 
 # Metadata that is read again
@@ -282,38 +209,38 @@ def signed(root: etree._Element, key: SigningKey) -> bytes:
     return etree.tostring(root)
 
 
-async def read_again(world: World, allow: str = "127.0.0.1") -> SamlConnection:
+async def read_again(idp: PaperIdp, allow: str = "127.0.0.1") -> SamlConnection:
     """Let the metadata be due, and what is due be read; the connection then."""
-    async with world.admin.control() as session:
+    async with idp.world.admin.control() as session:
         await session.execute(
             update(SamlConnection)
             .where(SamlConnection.idp_entity_id == IDP.entity_id)
             .values(metadata_due_at=utcnow() - timedelta(seconds=1))
         )
-    scope = world.tenant(SLUG).scope
-    await refresh_metadata(world.database, Fetcher(allow), world.parts[SignInJail], scope)
-    return await connection_of(world)
+    scope = idp.world.tenant(SLUG).scope
+    await refresh_metadata(idp.world.database, Fetcher(allow), idp.world.parts[SignInJail], scope)
+    return await idp.connection()
 
 
 async def test_new_certificates_are_in_force_when_the_metadata_was_read_again(
-    samlco: World, sign_in: SignIn, published: tuple[str, Published]
+    idp: PaperIdp, sign_in: SignIn, published: tuple[str, Published]
 ) -> None:
     url, now = published
     new = SigningKey.generate()
-    await connect(samlco, metadata_url=url)
+    await idp.connect(metadata_url=url)
     now.document = etree.tostring(metadata_of(new))
-    assert await refused(samlco, sign_in, await answer(sign_in, key=new)) == "saml.invalid-signature"
-    row = await read_again(samlco)
+    assert await idp.refused(sign_in, await idp.answer(sign_in, key=new)) == "saml.invalid-signature"
+    row = await read_again(idp)
     assert row.certificates == [new.certificate_pem.decode()]
     assert row.metadata_failure is None
     assert row.metadata_due_at is not None
     assert timedelta(hours=23) < row.metadata_due_at - utcnow() < timedelta(hours=25)
-    assert (await sign_in.answer(await answer(sign_in, key=new))).status_code == 303
-    assert (await events(samlco, "connection.metadata-changed"))[-1]["changed"] == ["certificates"]
+    assert (await sign_in.answer(await idp.answer(sign_in, key=new))).status_code == 303
+    assert (await idp.events("connection.metadata-changed"))[-1]["changed"] == ["certificates"]
     # Not due, not asked; and never while somebody signs in.
     asked = now.asked
     await refresh_metadata(
-        samlco.database, Fetcher("127.0.0.1"), samlco.parts[SignInJail], samlco.tenant(SLUG).scope
+        idp.world.database, Fetcher("127.0.0.1"), idp.world.parts[SignInJail], idp.world.tenant(SLUG).scope
     )
     await sign_in.authorize()
     assert now.asked == asked
@@ -331,41 +258,41 @@ async def test_new_certificates_are_in_force_when_the_metadata_was_read_again(
     ],
 )
 async def test_a_failure_keeps_what_there_is_and_is_told_once(
-    samlco: World, published: tuple[str, Published], document: bytes, says: str
+    idp: PaperIdp, published: tuple[str, Published], document: bytes, says: str
 ) -> None:
     url, now = published
-    await connect(samlco, metadata_url=url, metadata_failure=None)
-    before = len(await events(samlco, "connection.metadata-failed"))
+    await idp.connect(metadata_url=url, metadata_failure=None)
+    before = len(await idp.events("connection.metadata-failed"))
     now.document = document
     for _ in range(2):
-        row = await read_again(samlco)
+        row = await read_again(idp)
         assert row.certificates == [IDP.key.certificate_pem.decode()]
         assert says in (row.metadata_failure or "")
     assert row.metadata_due_at is not None
     assert row.metadata_due_at - utcnow() < timedelta(hours=1.1)
-    told = await events(samlco, "connection.metadata-failed")
+    told = await idp.events("connection.metadata-failed")
     assert len(told) == before + 1
     assert any(says in warning for warning in warnings_of(row))
     now.document = etree.tostring(metadata_of())
-    assert (await read_again(samlco)).metadata_failure is None
+    assert (await read_again(idp)).metadata_failure is None
 
 
 async def test_an_address_in_our_own_network_is_not_asked(
-    samlco: World, published: tuple[str, Published]
+    idp: PaperIdp, published: tuple[str, Published]
 ) -> None:
     url, now = published
-    await connect(samlco, metadata_url=url)
+    await idp.connect(metadata_url=url)
     asked = now.asked
-    assert "DERMADETECT_SSO_FETCH_ALLOW" in ((await read_again(samlco, allow="")).metadata_failure or "")
+    assert "DERMADETECT_SSO_FETCH_ALLOW" in ((await read_again(idp, allow="")).metadata_failure or "")
     assert now.asked == asked
 
 
 async def test_metadata_must_be_signed_by_whom_the_tenant_named(
-    samlco: World, published: tuple[str, Published]
+    idp: PaperIdp, published: tuple[str, Published]
 ) -> None:
     url, now = published
     federation, new = SigningKey.generate(), SigningKey.generate()
-    await connect(samlco, metadata_url=url, metadata_signers=[federation.certificate_pem.decode()])
+    await idp.connect(metadata_url=url, metadata_signers=[federation.certificate_pem.decode()])
     try:
         forged = signed(metadata_of(new), federation).replace(b"idp.samlco.example/sso", b"evil.example/sso")
         wrapped = etree.fromstring(signed(metadata_of(new), federation))
@@ -378,14 +305,14 @@ async def test_metadata_must_be_signed_by_whom_the_tenant_named(
             (etree.tostring(outer), "must be signed"),
         ):
             now.document = document
-            row = await read_again(samlco)
+            row = await read_again(idp)
             assert why in (row.metadata_failure or "")
             assert row.certificates == [IDP.key.certificate_pem.decode()]
         now.document = signed(metadata_of(new), federation)
-        row = await read_again(samlco)
+        row = await read_again(idp)
         assert (row.metadata_failure, row.certificates) == (None, [new.certificate_pem.decode()])
     finally:
-        await connect(samlco, metadata_url=None, metadata_signers=[])
+        await idp.connect(metadata_url=None, metadata_signers=[])
 
 
 @pytest.mark.parametrize(
@@ -403,6 +330,6 @@ def test_metadata_is_read_again_before_it_is_out_of_date(attributes: dict[str, s
     assert (due_at(read) - utcnow()) / timedelta(hours=hours) == pytest.approx(1, abs=0.05)
 
 
-async def test_the_worker_knows_this_work(samlco: World) -> None:
+async def test_the_worker_knows_this_work(idp: PaperIdp) -> None:
     assert SAML_METADATA in RECURRING
-    assert SAML_METADATA in background_worker(samlco.parts)._handlers
+    assert SAML_METADATA in background_worker(idp.world.parts)._handlers

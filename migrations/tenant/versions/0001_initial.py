@@ -141,6 +141,32 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_used_assertions_expires_at"), "used_assertions", ["expires_at"], unique=False)
     op.create_table(
+        "saml_names",
+        sa.Column("connection_id", sa.Uuid(), nullable=False),
+        sa.Column("name_id", sa.Text(), nullable=False),
+        sa.Column("format", sa.Text(), nullable=True),
+        sa.Column("qualifier", sa.Text(), nullable=True),
+        sa.Column("sp_qualifier", sa.Text(), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_saml_names")),
+        sa.UniqueConstraint("connection_id", "name_id", name=op.f("uq_saml_names_connection_id_name_id")),
+    )
+    op.create_table(
+        "saml_logouts",
+        sa.Column("request_id", sa.Text(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_saml_logouts")),
+        sa.UniqueConstraint("request_id", name=op.f("uq_saml_logouts_request_id")),
+    )
+    op.create_index(op.f("ix_saml_logouts_expires_at"), "saml_logouts", ["expires_at"], unique=False)
+    op.create_table(
         "users",
         sa.Column("connection_id", sa.Uuid(), nullable=True),
         sa.Column("external_id", sa.Text(), nullable=True),
