@@ -151,7 +151,7 @@ async def _connect(configured: "Settings", parts: "Parts", idp_metadata: bytes) 
     """Tell each tenant of its identity provider and of the demo's client app."""
     from auth.oauth.service import register_client
     from auth.saml.idp_metadata import read_idp_metadata
-    from auth.saml.service import set_connection
+    from auth.saml.settings import set_connection
     from core.database import Database
     from tenants.directory.service import find_tenant
 

@@ -91,8 +91,8 @@ def set_connection(
     allow_idp_initiated: Annotated[
         bool | None, typer.Option(help="Let sign-ins begin at the identity provider.")
     ] = None,
-    idp_initiated_client: Annotated[
-        str | None, typer.Option(help="The client app in which those end.")
+    start_url: Annotated[
+        str | None, typer.Option(help="The client app's page that starts its sign-in, for those.")
     ] = None,
     connection: Named = "main",
     as_json: Json = False,
@@ -122,7 +122,7 @@ def set_connection(
         allow_cbc=allow_cbc,
         refuse_expired_certificates=refuse_expired_certificates,
         allow_idp_initiated=allow_idp_initiated,
-        idp_initiated_client=idp_initiated_client,
+        start_url=start_url,
     )
     idp = None
     if metadata or metadata_url:
@@ -131,13 +131,13 @@ def set_connection(
         particulars |= published
 
     async def work(session: "ControlSession") -> "Connection":
-        from auth.saml import service
+        from auth.saml import settings as saml_settings
 
         if idp is None:
-            return await service.change_connection(
+            return await saml_settings.change_connection(
                 session, slug, connection, common=common, particulars=particulars
             )
-        return await service.set_connection(
+        return await saml_settings.set_connection(
             session,
             slug,
             name=connection,
@@ -170,7 +170,7 @@ def remove_connection(slug: Slug, connection: Named = "main") -> None:
 
     async def work(session: "ControlSession") -> bool:
         from auth.connections.settings import remove_connection
-        from auth.saml.service import find_saml
+        from auth.saml.settings import find_saml
         from tenants.directory.service import find_tenant
 
         tenant = await find_tenant(session, slug, lock=True)
@@ -231,7 +231,8 @@ def _metadata(file: Path | None, url: str | None, signers: list[str]) -> "tuple[
 
 
 def _show(slug: str, name: str, as_json: bool) -> None:
-    from auth.saml.service import find_saml, service_provider
+    from auth.saml.service import service_provider
+    from auth.saml.settings import find_saml
     from tenants.directory.service import find_tenant
 
     async def work(session: "ControlSession") -> "tuple[Tenant, tuple[Connection, SamlConnection] | None]":
@@ -284,5 +285,5 @@ def _known(connection: "Connection", row: "SamlConnection") -> dict[str, Any]:
         "allow_cbc": row.allow_cbc,
         "refuse_expired_certificates": row.refuse_expired_certificates,
         "allow_idp_initiated": row.allow_idp_initiated,
-        "idp_initiated_client": row.idp_initiated_client,
+        "start_url": row.start_url,
     }

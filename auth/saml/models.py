@@ -15,8 +15,8 @@ class SamlConnection(ControlBase):
     `logout_url` takes LogoutRequests by HTTP-Redirect and `logout_response_url` our answers to the provider's own.
     Where the provider publishes its metadata at `metadata_url`, the worker reads it again when it is due;
     `metadata_signers` (PEM) must have signed it, unless there are none. `metadata_failure` is why the last time failed.
-    The rest are the tenant's policies; `idp_initiated_client` is the client app where a sign-in ends that began at the
-    provider.
+    The rest are the tenant's policies; `start_url` is the page of a client app that starts its sign-in, where
+    somebody is sent who comes from the provider unasked.
     """
 
     __tablename__ = "saml_connections"
@@ -44,7 +44,7 @@ class SamlConnection(ControlBase):
     allow_cbc: Mapped[bool] = mapped_column(default=False)
     refuse_expired_certificates: Mapped[bool] = mapped_column(default=False)
     allow_idp_initiated: Mapped[bool] = mapped_column(default=False)
-    idp_initiated_client: Mapped[str | None]
+    start_url: Mapped[str | None]
 
 
 class UsedAssertion(Row, TenantBase):

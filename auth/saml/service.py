@@ -1,14 +1,15 @@
 """Signing in through a tenant's SAML identity provider."""
 
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
+from urllib.parse import urlencode
 
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
-from auth.connections.errors import BadConnection
+from auth.connections.errors import UnknownRequest
 from auth.connections.models import Connection
 from auth.connections.service import (
     Asked,
@@ -19,20 +20,18 @@ from auth.connections.service import (
     remember,
     spend_request,
 )
-from auth.connections.settings import find_connection, new_connection, put_connection
 from auth.keys.service import KeyRing
 from auth.saml.errors import SamlRefused
-from auth.saml.idp_metadata import check_address
 from auth.saml.models import SamlConnection, SamlName, UsedAssertion
 from auth.saml.parties import IdentityProvider, ServiceProvider
 from auth.saml.request import authn_request_url
 from auth.saml.validation import AssertedIdentity, validate_response
 from core.clock import utcnow
-from core.database import ControlSession, Database, TenantScope, TenantSession
+from core.database import Database, TenantScope, TenantSession
 from core.ids import UUID, new_id
 from core.jail import Jail, JailCrash, JailTimeout
+from tenants.audit.service import audit
 from tenants.directory.models import Tenant
-from tenants.directory.service import find_tenant
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,10 +40,6 @@ VALIDATION_LIMIT_S = 3.0
 CLOCK_SKEW = timedelta(minutes=5)  # what python3-saml allows; a used assertion is remembered that much longer
 
 
-POLICIES = (
-    *("require_encryption", "allow_cbc", "refuse_expired_certificates"),
-    *("allow_idp_initiated", "idp_initiated_client"),
-)
 TRANSIENT = "urn:oasis:names:tc:SAML:2.0:nameid-format:transient"  # SAML Core 2.0, 8.3.8
 
 
@@ -83,87 +78,6 @@ def service_provider(
         other_keys=other_keys,
         require_encryption=require_encryption,
     )
-
-
-async def set_connection(
-    session: ControlSession,
-    slug: str,
-    *,
-    name: str = "main",
-    idp_entity_id: str,
-    sso_url: str,
-    certificates: list[str],
-    role_mapping: dict[str, str] | None = None,
-    common: Mapping[str, Any] = {},
-    **particulars: Any,
-) -> Connection:
-    """Name a tenant's identity provider and what its groups may do; `common` are columns of `Connection` and
-    `particulars` of `SamlConnection` beyond. What is not named stays as it was. Raises `BadConnection`.
-
-    Another provider under the same name is another connection to the people: what it calls them means nothing of
-    whom the former one called so.
-    """
-    if not certificates:
-        raise BadConnection("Give at least one signing certificate of the identity provider.")
-    tenant = await find_tenant(session, slug, lock=True)
-    connection = await find_connection(session, tenant, name, "saml")
-    if connection is None:
-        connection = new_connection(
-            tenant, name, "saml", groups="groups", email="email", full_name="displayName"
-        )
-    row = await session.get(SamlConnection, (tenant.id, connection.id))
-    if row is not None and row.idp_entity_id != idp_entity_id:
-        particulars = {policy: getattr(row, policy) for policy in POLICIES} | particulars
-        await session.delete(row)
-        await session.flush()
-        row, connection.id = None, new_id()
-    await put_connection(session, tenant, connection, **{"role_mapping": role_mapping, **common})
-    if row is None:
-        row = SamlConnection(tenant_id=tenant.id, id=connection.id)
-        session.add(row)
-    particulars |= {"idp_entity_id": idp_entity_id, "sso_url": sso_url, "certificates": certificates}
-    _set_particulars(row, particulars)
-    await session.flush()
-    return connection
-
-
-async def change_connection(
-    session: ControlSession,
-    slug: str,
-    name: str,
-    *,
-    common: Mapping[str, Any],
-    particulars: Mapping[str, Any],
-) -> Connection:
-    """Change what is named of a connection that is there, and leave its identity provider. Raises `BadConnection`."""
-    tenant = await find_tenant(session, slug, lock=True)
-    found = await find_saml(session, tenant, name)
-    if found is None:
-        raise BadConnection("There is no such connection yet: give the identity provider's metadata.")
-    connection, row = found
-    await put_connection(session, tenant, connection, **common)
-    _set_particulars(row, particulars)
-    await session.flush()
-    return connection
-
-
-def _set_particulars(row: SamlConnection, particulars: Mapping[str, Any]) -> None:
-    for column, value in particulars.items():
-        setattr(row, column, value)
-    for url in (row.sso_url, row.logout_url, row.logout_response_url):
-        check_address(url)
-    if row.allow_idp_initiated and not row.idp_initiated_client:
-        raise BadConnection("Say in which client app a sign-in ends that begins at the identity provider.")
-
-
-async def find_saml(
-    session: ControlSession, tenant: Tenant, name: str
-) -> tuple[Connection, SamlConnection] | None:
-    """The tenant's SAML connection of this name, if there is one. Raises `BadConnection`."""
-    connection = await find_connection(session, tenant, name, "saml")
-    if connection is None:
-        return None
-    return connection, await session.get_one(SamlConnection, (tenant.id, connection.id))
 
 
 async def saml_connections(
@@ -249,7 +163,10 @@ async def complete(
     Raises `SignInRefused`, after writing the failed check to the tenant's audit log.
     """
     async with refusals_recorded(database, where.tenant):
-        login = await spend_request(database, where.tenant, relay_state, browser_secret)
+        try:
+            login = await spend_request(database, where.tenant, relay_state, browser_secret)
+        except UnknownRequest:
+            return await _welcome(database, keys, jail, where, saml_response)
         connection, row = await _connection(database, where.tenant, login.connection_id)
         identity = await _validate(jail, keys, where, saml_response, row, login.request_id)
         person = _person(connection, identity)
@@ -259,8 +176,39 @@ async def complete(
         return await enter(database, where, connection, login, person)
 
 
+async def _welcome(
+    database: Database, keys: KeyRing, jail: SignInJail, where: SignIn, saml_response: str
+) -> str:
+    """Where to send somebody who comes from the identity provider unasked, where the tenant allows it: to the client
+    app, which then asks, as always. The response signs nobody in. Whoever slips a browser a response of his own would
+    else have it work under his name; so it only tells whom the browser's own session at the provider is.
+
+    Raises `UnknownRequest`, whatever the check, since anybody can send such a response.
+    """
+    refusal = UnknownRequest("login.unknown-request", "no sign-in of this tenant waits for this response")
+    allowed = SamlConnection.allow_idp_initiated.is_(True)
+    for connection, row in await saml_connections(database, where.tenant, allowed):
+        try:
+            identity = await _validate(jail, keys, where, saml_response, row, None)
+            await use_assertion(database, where.tenant, identity)
+        except SamlRefused as refused:
+            refusal = UnknownRequest(refused.check_id, refused.explanation)
+            continue
+        assert row.start_url is not None  # `settings.py` sees to it
+        async with database.tenant(where.tenant) as session:
+            audit(session, None, "sign-in.from-provider", connection=connection.name)
+        separator = "&" if "?" in row.start_url else "?"
+        return f"{row.start_url}{separator}{urlencode({'iss': where.origin, 'connection': connection.name})}"
+    raise refusal
+
+
 async def _validate(
-    jail: SignInJail, keys: KeyRing, where: SignIn, response: str, row: SamlConnection, request_id: str
+    jail: SignInJail,
+    keys: KeyRing,
+    where: SignIn,
+    response: str,
+    row: SamlConnection,
+    request_id: str | None,
 ) -> AssertedIdentity:
     key = await keys.saml_key(where.tenant)
     sp = service_provider(

@@ -12,7 +12,7 @@ from auth.oauth.service import register_client
 from auth.people.models import SignInSession, User
 from auth.people.service import sign_in
 from auth.saml.request import new_sp_key
-from auth.saml.service import set_connection
+from auth.saml.settings import set_connection
 from core.ids import new_id
 from tenants.directory.models import Tenant
 from tenants.directory.service import find_tenant

@@ -19,7 +19,8 @@ from auth.connections.fetching import Fetcher
 from auth.saml.idp_metadata import read_idp_metadata
 from auth.saml.models import SamlConnection
 from auth.saml.refresh import SAML_METADATA, due_at, refresh_metadata, warnings_of
-from auth.saml.service import SignInJail, set_connection
+from auth.saml.service import SignInJail
+from auth.saml.settings import set_connection
 from core.clock import utcnow
 from gateway.assembly import RECURRING, background_worker
 from reference.idp.config import IdpConfig, SigningKey

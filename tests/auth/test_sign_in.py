@@ -16,7 +16,8 @@ from lxml import etree
 from sqlalchemy import func, select
 
 from auth.keys.service import KeyRing
-from auth.saml.service import TRANSIENT, set_connection
+from auth.saml.service import TRANSIENT
+from auth.saml.settings import set_connection
 from reference.attacks.corpus import ATTACKS
 from reference.attacks.scene import Scene
 from reference.idp.app import create_app as create_idp

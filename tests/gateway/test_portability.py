@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from auth.keys.errors import KeysLocked
-from auth.saml.service import find_saml, set_connection
+from auth.saml.settings import find_saml, set_connection
 from core.blobs import BlobStores
 from gateway.lifecycle import export_tenant, purge_tenant, restore_tenant
 from tenants.directory.cache import Directory

@@ -422,7 +422,7 @@ def upgrade() -> None:
         sa.Column("allow_cbc", sa.Boolean(), nullable=False),
         sa.Column("refuse_expired_certificates", sa.Boolean(), nullable=False),
         sa.Column("allow_idp_initiated", sa.Boolean(), nullable=False),
-        sa.Column("idp_initiated_client", sa.Text(), nullable=True),
+        sa.Column("start_url", sa.Text(), nullable=True),
         sa.ForeignKeyConstraint(
             ["tenant_id", "id"],
             ["control.connections.tenant_id", "control.connections.id"],
