@@ -205,7 +205,7 @@ async def test_an_app_is_sent_to_the_connection_that_it_or_the_person_names(worl
         for changed, target in (
             ({"connection": "labs"}, "https://labs.example/sso?SAMLRequest="),
             ({"login_hint": "jo@clinic.example"}, "https://clinic.example/sso?SAMLRequest="),
-            ({}, f"{REDIRECT_URI}?error=invalid_request"),
+            ({}, "/auth/sign-in?"),
         ):
             answer = await sign_in.authorize(**changed)
             assert answer.status_code == 303
