@@ -14,6 +14,7 @@ from typing import Any
 
 import uvloop
 
+import benchmarks.access_token
 import benchmarks.ai_proxy
 import benchmarks.background
 import benchmarks.fleet_migration
@@ -28,6 +29,7 @@ from benchmarks.measure import ROUNDS, WARM_UPS, Result
 BENCHMARKS: Mapping[str, Callable[[], Coroutine[Any, Any, list[Result]]]] = {
     "session": benchmarks.session.run,
     "request": benchmarks.request.run,
+    "token": benchmarks.access_token.run,
     "metadata": benchmarks.metadata.run,
     "upload": benchmarks.upload.run,
     "ai-proxy": benchmarks.ai_proxy.run,

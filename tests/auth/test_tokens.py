@@ -17,6 +17,7 @@ from joserfc.jwk import ECKey
 from auth.keys.service import KeyRing
 from auth.people.models import SignInSession
 from auth.people.service import end_sessions_of
+from auth.tokens.service import TokenVerifier
 from core.clock import utcnow
 from tenants.directory.cache import Directory
 from tests.fixtures.world import Person, World
@@ -205,3 +206,16 @@ async def test_all_sessions_of_a_person_end_at_once_and_nobody_elses(world: Worl
     await world.parts[Directory].refresh()
     answers = [(await each.http.get("/v1/me")).status_code for each in (first, second, other)]
     assert answers == [401, 401, 200]
+
+
+async def test_what_is_remembered_is_bounded_and_still_holds(
+    world: World, person: Person, key: ECKey
+) -> None:
+    verifier = TokenVerifier(world.database, world.parts[Directory], generation=10)
+    tenant = world.tenant()
+    origin = world.settings.origin_of(tenant.home_host)
+    header, claims = parts_of(person.token)
+    tokens = [compact(header, claims | {"jti": str(number)}, key) for number in range(45)]
+    for token in (*tokens, *reversed(tokens)):
+        assert (await verifier.verify(token, tenant, origin)).subject == person.user_id
+        assert len(verifier) <= 20
