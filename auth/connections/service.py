@@ -167,12 +167,13 @@ async def enter(
 ) -> str:
     """Sign in whom the identity provider vouches for; where to send the browser with its code. Raises
     `SignInRefused`."""
+    email = await _believed(database, where.tenant, connection, person.email)
     async with database.tenant(where.tenant) as session:
         started = await sign_in(
             session,
             connection=connection,
             external_id=person.external_id,
-            email=person.email,
+            email=email,
             display_name=person.display_name,
             roles=mapped_roles(connection, person.groups),
             client_id=login.client_id,
@@ -181,3 +182,23 @@ async def enter(
         audit(session, started.user_id, "sign-in", started.id, connection=connection.name)
         code = await make_code(session, login, started)
     return answer_url(login.redirect_uri, login.state, where.origin, code=code)
+
+
+async def _believed(
+    database: Database, tenant: TenantScope, connection: Connection, email: str | None
+) -> str | None:
+    """The address, unless another connection speaks for its domain: else any provider of a tenant's could sign in whom
+    it likes as somebody who was invited."""
+    if email is None:
+        return None
+    others = (
+        select(Connection.id)
+        .join(Tenant, Tenant.id == Connection.tenant_id)
+        .where(
+            Tenant.key == tenant.key,
+            Connection.id != connection.id,
+            Connection.email_domains.contains([domain_of(email)]),
+        )
+    )
+    async with database.control() as session:
+        return email if await session.scalar(others.limit(1)) is None else None

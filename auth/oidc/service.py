@@ -124,7 +124,7 @@ async def complete(
         connection, particulars = await trusted(database, where.tenant, Connection.id == login.connection_id)
         if connection.name != name:
             raise OidcRefused("oidc.other-connection", "this sign-in went to another provider")
-        secret = await _secret(keys, where.tenant, particulars)
+        secret = await secret_of(keys, where.tenant, particulars)
         try:
             async with asyncio.timeout(DEADLINE_S):
                 provider = await providers.find(particulars.issuer)
@@ -163,7 +163,8 @@ def _check_response(provider: Provider, response: Response) -> None:
         raise OidcRefused("oidc.code-missing", "the response has no code")
 
 
-async def _secret(keys: KeyRing, tenant: TenantScope, particulars: OidcConnection) -> str | None:
+async def secret_of(keys: KeyRing, tenant: TenantScope, particulars: OidcConnection) -> str | None:
+    """The client secret, if there is one."""
     if particulars.secret_sealed is None or particulars.secret_key_id is None:
         return None
     key = await keys.data_key_by_id(tenant, particulars.secret_key_id)

@@ -32,7 +32,7 @@ async def set_connection(
     client_auth: str,
     secret: str | None = None,
     data_key: DataKey | None = None,
-    scopes: Sequence[str] = SCOPES,
+    scopes: Sequence[str] | None = None,
     **terms: Any,
 ) -> Connection:
     """Name a tenant's OpenID provider and what its groups may do (`terms`, see `put_connection`). `secret` is sealed by
@@ -57,9 +57,12 @@ async def set_connection(
         particulars, connection.id = None, new_id()
     await put_connection(session, tenant, connection, **terms)
     if particulars is None:
-        particulars = OidcConnection(tenant_id=tenant.id, id=connection.id, issuer=issuer)
+        particulars = OidcConnection(
+            tenant_id=tenant.id, id=connection.id, issuer=issuer, scopes=list(SCOPES)
+        )
     particulars.client_id, particulars.client_auth = client_id, client_auth
-    particulars.scopes = ["openid", *(each for each in scopes if each != "openid")]
+    if scopes is not None:
+        particulars.scopes = ["openid", *(each for each in scopes if each != "openid")]
     if client_auth not in WITH_SECRET:
         particulars.secret_sealed = particulars.secret_key_id = None
     elif secret is not None and data_key is not None:

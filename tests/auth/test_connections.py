@@ -1,7 +1,12 @@
 """Which connection somebody signs in by, and who they are then: invited, known, or nobody."""
 
+import html
+import re
+from collections.abc import AsyncIterator
+from urllib.parse import parse_qs, urlsplit
 from uuid import UUID
 
+import httpx
 import pytest
 
 from auth.connections.errors import BadConnection, NoConnection, SignInRefused
@@ -16,7 +21,7 @@ from auth.saml.settings import set_connection
 from core.ids import new_id
 from tenants.directory.models import Tenant
 from tenants.directory.service import find_tenant
-from tests.fixtures.browser import Browser, SignIn
+from tests.fixtures.browser import Browser, SignIn, form_of
 from tests.fixtures.world import CLIENT_ID, REDIRECT_URI, World
 
 
@@ -183,31 +188,111 @@ async def test_what_makes_no_sense_is_refused_by_name(
         await put()
 
 
-async def test_an_app_is_sent_to_the_connection_that_it_or_the_person_names(world: World) -> None:
-    await world.create_tenant("several")
-    for name in ("labs", "clinic"):
-        async with world.admin.control() as session:
-            await set_connection(
+@pytest.fixture(scope="module")
+async def several(world: World) -> World:
+    """The tenant `several`: two connections with a domain each, and one for patients."""
+    await world.create_tenant("several", "Several & Sons")
+    async with world.admin.control() as session:
+        tenant = await find_tenant(session, "several", lock=True)
+        for name, terms in (
+            ("labs", {"email_domains": ["labs.example"]}),
+            ("clinic", {"email_domains": ["clinic.example"]}),
+            ("patients", {"audience": "patients", "default_roles": ["patient"]}),
+        ):
+            connection = await set_connection(
                 session,
                 "several",
                 name=name,
                 idp_entity_id=f"https://{name}.example",
                 sso_url=f"https://{name}.example/sso",
                 certificates=[new_sp_key("https://idp.example")[1]],
-                role_mapping={"doctors": "physician"},
             )
-            tenant = await find_tenant(session, "several", lock=True)
-            connection = await find_connection(session, tenant, name)
-            assert connection is not None
-            await put_connection(session, tenant, connection, email_domains=[f"{name}.example"])
-    async with Browser(world.app) as browser:
-        sign_in = SignIn(browser, "http://several.localhost:8000")
-        for changed, target in (
-            ({"connection": "labs"}, "https://labs.example/sso?SAMLRequest="),
-            ({"login_hint": "jo@clinic.example"}, "https://clinic.example/sso?SAMLRequest="),
-            ({}, "/auth/sign-in?"),
-        ):
-            answer = await sign_in.authorize(**changed)
-            assert answer.status_code == 303
-            assert answer.headers["Location"].startswith(target)
-        assert (await sign_in.authorize(connection="other")).status_code == 404
+            await put_connection(session, tenant, connection, **terms)
+    return world
+
+
+@pytest.fixture
+async def visit(several: World) -> AsyncIterator[SignIn]:
+    async with Browser(several.app) as browser:
+        yield SignIn(browser, "http://several.localhost:8000")
+
+
+async def test_an_app_is_sent_to_the_connection_that_it_or_the_person_names(visit: SignIn) -> None:
+    for changed, target in (
+        ({"connection": "labs"}, "https://labs.example/sso?SAMLRequest="),
+        ({"login_hint": "jo@clinic.example"}, "https://clinic.example/sso?SAMLRequest="),
+        ({}, "/auth/sign-in?response_type=code&"),
+        ({"login_hint": "jo@nowhere.example"}, "/auth/sign-in?response_type=code&"),
+    ):
+        answer = await visit.authorize(**changed)
+        assert answer.status_code == 303
+        assert answer.headers["Location"].startswith(target)
+    assert (await visit.authorize(connection="other")).status_code == 404
+
+
+def links_of(page: httpx.Response) -> list[str]:
+    return [html.unescape(link) for link in re.findall(r'href="([^"]*)"', page.text)]
+
+
+async def test_the_page_asks_for_an_address_or_a_choice_and_goes_on_without_scripts(visit: SignIn) -> None:
+    redirect = await visit.authorize(state='<&">')
+    page = await visit.browser.get(visit.origin + redirect.headers["Location"])
+    assert page.status_code == 200
+    assert "Sign in to Several &amp; Sons" in page.text
+    assert "<script" not in page.text
+    assert '<label for="login_hint">' in page.text
+    form = form_of(page)
+    assert form.action == "/auth/sign-in"
+    assert form.fields["state"] == '<&">'
+
+    choices = {parse_qs(urlsplit(link).query)["connection"][0]: link for link in links_of(page)}
+    assert set(choices) == {"clinic", "labs", "patients"}
+    for name, link in choices.items():
+        answer = await visit.browser.get(visit.origin + link)
+        assert answer.headers["Location"].startswith(f"https://{name}.example/sso?")
+
+    form.fields["login_hint"] = "jo@LABS.example"
+    onward = await visit.browser.get(visit.origin + form.action, params=form.fields)
+    assert onward.status_code == 200  # not a redirect, which the policy for forms would hold up in browsers
+    (link,) = links_of(onward)
+    refresh = re.search(r'http-equiv="refresh" content="0; url=([^"]*)"', onward.text)
+    assert refresh is not None
+    assert html.unescape(refresh[1]) == link
+    answer = await visit.browser.get(visit.origin + link)
+    assert answer.headers["Location"].startswith("https://labs.example/sso?")
+
+    form.fields["login_hint"] = "jo@nowhere.example"
+    again = await visit.browser.get(visit.origin + form.action, params=form.fields)
+    assert 'role="alert"' in again.text
+    assert len(links_of(again)) == 3
+
+
+async def test_the_page_carries_nothing_that_was_sent_into_its_own_markup(visit: SignIn) -> None:
+    hostile = '"><script>alert(1)</script>'
+    for name in ("client_id", "login_hint", hostile):
+        page = await visit.browser.get(
+            f"{visit.origin}/auth/sign-in", params={"client_id": "x", name: hostile}
+        )
+        assert page.status_code == 200
+        assert "<script" not in page.text
+    assert (await visit.browser.get(f"{visit.origin}/auth/sign-in")).status_code == 422
+
+
+async def test_discovery_says_as_much_of_unknown_domains_as_of_known_ones(several: World) -> None:
+    http = await several.http("several.localhost")
+
+    async def discover(email: str) -> list[dict[str, str]]:
+        answer = await http.post("/auth/discover", json={"email": email})
+        assert answer.status_code == 200
+        assert set(answer.json()) == {"connections"}
+        return answer.json()["connections"]
+
+    assert await discover("jo@labs.example") == [{"name": "labs", "audience": "staff"}]
+    assert await discover("nobody-here@labs.example") == [{"name": "labs", "audience": "staff"}]
+    for unknown in ("jo@nowhere.example", "no address", "@@@"):
+        assert await discover(unknown) == [{"name": "patients", "audience": "patients"}]
+    assert (await http.post("/auth/discover", json={"email": "x" * 400})).status_code == 422
+    other = await several.http("globex.localhost")
+    assert (await other.post("/auth/discover", json={"email": "jo@labs.example"})).json() == {
+        "connections": []
+    }

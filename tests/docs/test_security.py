@@ -9,6 +9,7 @@ from auth.keys.service import KeyRing
 from auth.tokens.errors import TokenRefused
 from auth.tokens.service import TokenVerifier
 from reference.attacks.corpus import ATTACKS as SAML_ATTACKS
+from tests.auth.test_openid import ATTACKS as OPENID_ATTACKS
 from tests.auth.test_tokens import ATTACKS as TOKEN_ATTACKS
 from tests.auth.test_tokens import parts_of
 from tests.fixtures.world import World
@@ -33,6 +34,10 @@ def test_every_saml_attack_is_documented_with_its_check() -> None:
         if encrypted != "–":
             found[f"{name}-encrypted"] = (what, check if encrypted == "same" else encrypted.strip("`"))
     assert found == {attack.name: (attack.what, attack.check) for attack in SAML_ATTACKS}
+
+
+def test_every_openid_attack_is_documented_with_its_check() -> None:
+    assert documented("OpenID Connect") == {name: check for name, _, check in OPENID_ATTACKS}
 
 
 async def test_every_token_attack_is_documented_with_its_check(world: World) -> None:

@@ -13,6 +13,10 @@ from typing import Any
 import pytest
 
 from auth.keys.errors import KeysLocked
+from auth.keys.service import KeyRing
+from auth.oidc.service import secret_of
+from auth.oidc.settings import find_oidc
+from auth.oidc.settings import set_connection as set_openid
 from auth.saml.settings import find_saml, set_connection
 from core.blobs import BlobStores
 from gateway.lifecycle import export_tenant, purge_tenant, restore_tenant
@@ -104,6 +108,16 @@ async def source(
             certificates=["MII"],
             role_mapping={"doctors": "physician"},
         )
+        await set_openid(
+            session,
+            "portable",
+            name="openid",
+            issuer="https://openid.example",
+            client_id="derma",
+            client_auth="client_secret_basic",
+            secret="the provider knows it",
+            data_key=await world.parts[KeyRing].data_key(tenant.scope),
+        )
     bundle = tmp_path_factory.mktemp("bundles") / "portable"
     await export(world, "portable", bundle, "correct horse")
     return tenant, case, report, bundle
@@ -141,6 +155,10 @@ async def test_a_tenant_is_restored_beside_the_one_it_came_from(world: World, so
     assert was[0].id == now[0].id, "its people are known by it"
     assert now[0].role_mapping == {"doctors": "physician"}
     assert now[1].idp_entity_id == "https://idp.example"
+    async with world.admin.control() as session:
+        openid = await find_oidc(session, copy, "openid")
+    assert openid is not None
+    assert await secret_of(world.parts[KeyRing], copy.scope, openid[1]) == "the provider knows it"
     for slug in ("portable-copy", "portable"):
         await sees_everything(world, slug, case, report)
     async with world.admin.connection() as connection:
