@@ -111,13 +111,13 @@ def set_connection(
     if metadata_signer and not metadata_url:
         raise typer.BadParameter("is for --metadata-url", param_hint="--metadata-signer")
     common: dict[str, Any] = {
-        "role_mapping": _roles(role),
+        "role_mapping": roles_of(role),
         "default_roles": default_role,
         "email_domains": email_domain,
         "provision": provision,
     }
     common |= _attributes(preset, email_attribute, name_attribute, groups_attribute)
-    particulars = _named(
+    particulars = named(
         require_encryption=require_encryption,
         allow_cbc=allow_cbc,
         refuse_expired_certificates=refuse_expired_certificates,
@@ -182,7 +182,7 @@ def remove_connection(slug: Slug, connection: Named = "main") -> None:
     tell("It is removed." if in_control(work) else "There is no such connection; nothing was changed.")
 
 
-def _roles(pairs: list[str] | None) -> dict[str, str] | None:
+def roles_of(pairs: list[str] | None) -> dict[str, str] | None:
     if not pairs:
         return None
     parts = [each.rpartition("=") for each in pairs]
@@ -199,7 +199,7 @@ def _attributes(preset: str | None, *named: str | None) -> dict[str, str | None]
     return {column: name or preset for column, name, preset in zip(columns, named, usual, strict=True)}
 
 
-def _named(**options: Any) -> dict[str, Any]:
+def named(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
