@@ -251,6 +251,7 @@ def _show(slug: str, name: str, as_json: bool) -> None:
     shown: dict[str, Any] = {
         "connection": name,
         "redirect_uri": callback_url(origin, name),
+        "backchannel_logout_uri": f"{origin}/auth/oidc/logout/{name}",
         "jwks_uri": f"{origin}/.well-known/jwks.json",
         **(_known(*found) if found else {"issuer": None}),
     }

@@ -16,6 +16,7 @@ from auth.oauth.schemas import JwkSet, ServerMetadata, SignedOut
 from auth.oauth.service import answer_url, check_challenge, find_client
 from auth.oidc import service as oidc
 from auth.oidc.errors import ProviderUnusable
+from auth.oidc.logout import end_session_url
 from auth.oidc.provider import Providers
 from auth.people.service import end_session
 from auth.roles import SCOPES
@@ -105,10 +106,13 @@ async def logout(
     principal: Annotated[Principal, signed_in],
     database: Annotated[Database, part(Database)],
     keys: Annotated[KeyRing, part(KeyRing)],
+    providers: Annotated[Providers, part(Providers)],
 ) -> SignedOut | Response:
     await end_session(database, tenant, principal.session, principal, "sign-out")
     where = SignIn(tenant, context_of(request).origin)
-    url = await begin_logout(database, keys, where, principal.session)
+    url = await begin_logout(database, keys, where, principal.session) or await end_session_url(
+        database, providers, tenant, principal.session
+    )
     return SignedOut(continue_at=url) if url else Response(status_code=204)
 
 

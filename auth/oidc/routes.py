@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request
+from fastapi import APIRouter, Form, Path, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from auth.connections.browser import BrowserSecret
@@ -11,9 +11,11 @@ from auth.connections.fetching import ProviderUnreachable
 from auth.connections.service import SignIn
 from auth.keys.service import KeyRing
 from auth.oidc.errors import ProviderUnusable
+from auth.oidc.logout import end_by_provider
 from auth.oidc.provider import Providers
 from auth.oidc.service import Response as Answer
 from auth.oidc.service import complete
+from auth.oidc.tokens import MAX_TOKEN_LENGTH
 from core.access import Tenant, context_of
 from core.database import Database
 from core.limits import RateLimited, declared_limits, limiter
@@ -58,3 +60,24 @@ async def callback(
         browser_secret=browser_secret,
     )
     return RedirectResponse(url, status_code=303, headers={"Cache-Control": "no-store"})
+
+
+@router.post(
+    "/auth/oidc/logout/{connection}",
+    summary="Where the OpenID provider tells that somebody has signed out",
+    operation_id="oidc_logout",
+    response_class=Response,
+    responses=responses(SignInRefused, ProviderUnreachable, ProviderUnusable, RateLimited),
+    dependencies=[declared_limits],
+)
+@limiter.limit("300/minute")
+async def back_channel_logout(
+    request: Request,
+    tenant: Tenant,
+    database: Annotated[Database, part(Database)],
+    providers: Annotated[Providers, part(Providers)],
+    connection: Name,
+    logout_token: Annotated[str, Form(max_length=MAX_TOKEN_LENGTH)],
+) -> Response:
+    await end_by_provider(database, providers, tenant, connection, logout_token)
+    return Response(headers={"Cache-Control": "no-store"})

@@ -5,6 +5,7 @@ claims; what both leave open is demanded here.
 """
 
 import json
+import time
 from base64 import urlsafe_b64decode
 from typing import Any
 
@@ -26,6 +27,7 @@ from auth.oidc.provider import Provider, Providers
 MAX_TOKEN_LENGTH = 64 * 1024  # group claims make them long
 MAX_SUBJECT_LENGTH = 255  # OpenID Connect Core 1.0, 2
 LEEWAY_S = 60  # by which a provider's clock may differ
+MAX_LOGOUT_AGE_S = 600
 LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
 
 
@@ -63,6 +65,8 @@ async def read_logout_token(
     events = claims.get("events")
     if not isinstance(events, dict) or not isinstance(events.get(LOGOUT_EVENT), dict):
         raise OidcRefused("oidc.logout-event", "the logout token tells of no logout")
+    if claims["iat"] < time.time() - MAX_LOGOUT_AGE_S:  # so that used ones need not be remembered for long
+        raise OidcRefused("oidc.logout-old", "the logout token was made more than ten minutes ago")
     if "nonce" in claims:  # else an ID token could be passed for one
         raise OidcRefused("oidc.logout-nonce", "the logout token has a nonce")
     for name in ("jti", "sub", "sid"):

@@ -545,6 +545,96 @@ async def test_the_cloud_s_own_addresses_are_not_asked(openid: World, sign_in: S
     assert answer.status_code == 422
 
 
+# Signing out
+
+
+async def signed_in(sign_in: SignIn) -> dict[str, str]:
+    """The headers of somebody who has just signed in."""
+    token = await sign_in.redeem(sign_in.code_of(await sign_in.browser.get(await way_back(sign_in))))
+    return {"Authorization": f"Bearer {token.json()['access_token']}"}
+
+
+def logout_token(provider: ScriptedProvider, **changed: Any) -> str:
+    made = int(time.time())
+    claims = {
+        "iss": provider.issuer,
+        "aud": CLIENT_ID,
+        "iat": made,
+        "exp": made + 120,
+        "jti": str(new_id()),
+        "sub": "subject-1",
+        "events": {"http://schemas.openid.net/event/backchannel-logout": {}},
+    } | changed
+    return provider.sign({name: value for name, value in claims.items() if value is not None}, "logout+jwt")
+
+
+async def tell_logout(openid: World, token: str) -> int:
+    http = await openid.http("openid.localhost")
+    answer = await http.post("/auth/oidc/logout/scripted", data={"logout_token": token})
+    await openid.parts[Directory].refresh()
+    return answer.status_code
+
+
+async def test_whoever_signs_out_is_sent_to_the_provider(provider: ScriptedProvider, sign_in: SignIn) -> None:
+    headers = await signed_in(sign_in)
+    answer = await sign_in.browser.post(f"{ORIGIN}/auth/logout", headers=headers)
+    assert answer.status_code == 200
+    url = urlsplit(answer.json()["continue_at"])
+    assert f"{url.scheme}://{url.netloc}{url.path}" == f"{provider.issuer}/end-session"
+    assert parse_qs(url.query) == {"client_id": [CLIENT_ID]}
+
+
+@pytest.mark.parametrize("named", [{}, {"sid": "here"}, {"sid": "here", "sub": None}])
+async def test_a_sign_out_at_the_provider_ends_the_session_here(
+    openid: World, provider: ScriptedProvider, sign_in: SignIn, named: dict[str, Any]
+) -> None:
+    mine = []
+    for session in ("elsewhere", "here"):
+        provider.person["sid"] = session
+        mine.append(await signed_in(sign_in))
+    assert await tell_logout(openid, logout_token(provider, **named)) == 200
+    after = [(await sign_in.browser.get(f"{ORIGIN}/v1/me", headers=each)).status_code for each in mine]
+    assert after == ([200, 401] if named else [401, 401])
+
+
+LOGOUT_LIES: list[dict[str, Any]] = [
+    {"iss": "https://other.example"},
+    {"aud": "another client"},
+    {"exp": now - 3600},
+    {"iat": now - 3600},
+    {"iat": None},
+    {"nonce": "x"},
+    {"events": None},
+    {"events": {"other": {}}},
+    {"jti": None},
+    {"sub": None},
+]
+
+
+@pytest.mark.parametrize("lies", LOGOUT_LIES, ids=lambda lies: "-".join(lies))
+async def test_a_logout_token_that_does_not_hold_ends_nothing(
+    openid: World, provider: ScriptedProvider, sign_in: SignIn, lies: dict[str, Any]
+) -> None:
+    headers = await signed_in(sign_in)
+    assert await tell_logout(openid, logout_token(provider, **lies)) == 403
+    assert (await sign_in.browser.get(f"{ORIGIN}/v1/me", headers=headers)).status_code == 200
+
+
+async def test_a_logout_token_works_once_and_no_other_token_does(
+    openid: World, provider: ScriptedProvider, sign_in: SignIn
+) -> None:
+    token = logout_token(provider)
+    assert await tell_logout(openid, token) == 200
+    headers = await signed_in(sign_in)
+    provider_key, provider.key = provider.key, FOREIGN_KEY
+    forged_token = logout_token(provider)
+    provider.key = provider_key
+    id_token = provider.sign({"iss": provider.issuer, "aud": CLIENT_ID, "sub": "subject-1", "exp": now + 300})
+    for attempt in (token, forged_token, id_token, "x", "a.b.c"):
+        assert await tell_logout(openid, attempt) == 403
+    assert (await sign_in.browser.get(f"{ORIGIN}/v1/me", headers=headers)).status_code == 200
+
+
 # What is kept
 
 
