@@ -6,9 +6,11 @@ photographs are what physicians see, freed of its metadata.
 
 import base64
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
@@ -43,7 +45,8 @@ from core.jail import Jail
 from core.parts import Parts
 from core.settings import Settings
 from core.spool import Spool
-from tenants.audit.service import audit
+from core.statements import insertion
+from tenants.audit.service import audit, audited, fetch_audited
 from tenants.directory.cache import Directory, TenantRecord
 from tenants.plans.counter import UsageCounter
 from tenants.plans.errors import QuotaExceeded
@@ -52,6 +55,26 @@ NEVER_REFUSED = frozenset({AiEndpoint.RED_FLAGS, AiEndpoint.TRIAGE})
 """An emergency is looked for whatever the plan says."""
 
 _ROOM_FOR_IMAGES = MAX_REQUEST_BYTES - 1024**2  # what is left of a request for base64
+
+
+_KEEP = audited(
+    insertion(
+        AiResult.__table__,
+        *(
+            "id",
+            "case_id",
+            "endpoint",
+            "requested_by",
+            "input_hash",
+            "image_hashes",
+            "model_name",
+            "model_version",
+        ),
+        *("latency_ms", "response"),
+    ).returning(AiResult.id, AiResult.endpoint),
+    "ai.ask",
+    detail=["endpoint"],
+)
 
 
 @dataclass(frozen=True)
@@ -125,8 +148,9 @@ async def ask(asking: Asking, principal: Principal, endpoint: AiEndpoint, questi
     )
     await count(asking, endpoint)
     reply = await asking.client.ask(asking.scope, endpoint, request)
-    async with asking.database.tenant(asking.scope) as session:
-        keep(session, principal, endpoint, request, reply, case_id=None)
+    result = _result(principal, endpoint, request, reply, case_id=None)
+    async with asking.database.statements(asking.scope) as statements:
+        await fetch_audited(statements, principal, _KEEP, result | {"response": json.dumps(reply.document)})
     return reply.response
 
 
@@ -267,21 +291,32 @@ def keep(
     case_id: UUID | None,
 ) -> None:
     """Keep an answer verbatim, with what it was asked about. No principal: the system asked."""
-    response = reply.response
-    result = AiResult(
-        id=new_id(),
-        case_id=case_id,
-        endpoint=endpoint.value,
-        requested_by=principal.subject if principal else None,
-        input_hash=response.input_hash,
-        image_hashes=[image.sha256 for image in request.images],
-        model_name=response.model.name,
-        model_version=response.model.version,
-        latency_ms=round(response.latency_ms),
-        response=reply.document,
-    )
+    result = AiResult(**_result(principal, endpoint, request, reply, case_id))
     session.add(result)
     audit(session, principal, "ai.ask", case_id or result.id, endpoint=endpoint.value)
+
+
+def _result(
+    principal: Principal | None,
+    endpoint: AiEndpoint,
+    request: AiRequest,
+    reply: AiReply,
+    case_id: UUID | None,
+) -> dict[str, Any]:
+    """A row of `ai_results`."""
+    response = reply.response
+    return {
+        "id": new_id(),
+        "case_id": case_id,
+        "endpoint": endpoint.value,
+        "requested_by": principal.subject if principal else None,
+        "input_hash": response.input_hash,
+        "image_hashes": [image.sha256 for image in request.images],
+        "model_name": response.model.name,
+        "model_version": response.model.version,
+        "latency_ms": round(response.latency_ms),
+        "response": reply.document,
+    }
 
 
 async def mark_emergency(session: TenantSession, principal: Principal | None, case_id: UUID) -> None:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Select, bindparam, func, insert, literal_column, select, true, update
+from sqlalchemy import BigInteger, Select, bindparam, func, literal_column, select, true, update
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.types import Text, Uuid
 
@@ -20,7 +20,7 @@ from clinic.images.errors import ImagesClosed, ImageUploadInterrupted
 from clinic.images.models import Image
 from core.access import Principal
 from core.ids import new_id
-from core.statements import Statements, compiled
+from core.statements import Statements, compiled, insertion
 from tenants.audit.service import audited, fetch_audited
 
 _CASE, _IMAGE = Case.__table__.c, Image.__table__.c
@@ -55,27 +55,23 @@ def _lock(roles: Roles) -> SQLCompiler:
 
 
 _IMAGES = compiled(select(Image.__table__).where(_IMAGE.case_id == _CASE_ID).with_for_update())
-_SENT = (
-    *(
-        "case_id",
-        "uploaded_by",
-        "media_type",
-        "width",
-        "height",
-        "size",
-        "stored_size",
-        "sha256",
-        "upload_sha256",
-    ),
-    *("display_sha256", "body_site", "view", "captured_at", "hints"),
-)
 _RESERVE = compiled(
-    insert(Image)
-    .values(
-        {name: bindparam(f"new_{name}", type_=_IMAGE[name].type) for name in ("id", *_SENT)}
-        | {"status": "reserved", "version": 1}
-    )
-    .returning(Image.__table__, _RING)
+    insertion(
+        Image.__table__,
+        *(
+            "id",
+            "case_id",
+            "status",
+            "uploaded_by",
+            "media_type",
+            "width",
+            "height",
+            "size",
+            "stored_size",
+            "sha256",
+        ),
+        *("upload_sha256", "display_sha256", "body_site", "view", "captured_at", "hints"),
+    ).returning(Image.__table__, _RING)
 )
 _RESERVE_AGAIN = compiled(
     update(Image)
@@ -142,8 +138,8 @@ async def lock_images(statements: Statements, principal: Principal, case_id: UUI
 
 async def reserve_new(statements: Statements, *, hints: list[str], **sent: Any) -> Image:
     """A new row with these columns."""
-    values = {f"new_{name}": value for name, value in sent.items()}
-    [row] = await statements.fetch(_RESERVE, values | {"new_id": new_id(), "new_hints": json.dumps(hints)})
+    values = sent | {"id": new_id(), "status": "reserved", "hints": json.dumps(hints)}
+    [row] = await statements.fetch(_RESERVE, values)
     return _image(row)
 
 

@@ -6,10 +6,10 @@ driver does. They are for the busiest verbs alone, and run where `Database.state
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
-from sqlalchemy import ClauseElement
+from sqlalchemy import ClauseElement, FromClause, Insert, Table, bindparam, insert, select
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -22,6 +22,12 @@ def compiled(statement: ClauseElement) -> SQLCompiler:
     made = statement.compile(dialect=_DIALECT)
     assert isinstance(made, SQLCompiler)
     return made
+
+
+def insertion(table: FromClause, *columns: str) -> Insert:
+    """An INSERT of one row, whose values are bound by the columns' names."""
+    given = (bindparam(name, type_=table.c[name].type) for name in columns)
+    return insert(cast(Table, table)).from_select(columns, select(*given), include_defaults=False)
 
 
 @contextmanager
