@@ -40,8 +40,9 @@ PLATFORM_PATHS = ANY_HOST_PATHS | {"/openapi.json"}
 # Clients prove themselves there by their secrets, which may stand in the header `Authorization`.
 CLIENT_PATHS = frozenset({"/auth/token", "/auth/revoke", "/auth/introspect"})
 
-# No page of ours runs scripts or is framed, and what is told in confidence is not cached.
-SECURITY_HEADERS = [
+# No page of ours runs scripts or is framed, and what is told in confidence is not cached. A route may say otherwise.
+STANDING_HEADERS = [
+    (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (
@@ -75,13 +76,9 @@ class RequestFrame:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 headers = message.setdefault("headers", [])
-                headers += [
-                    (b"x-request-id", request_id.encode()),
-                    *SECURITY_HEADERS,
-                    *context.answer_headers,
-                ]
-                if not any(name == b"cache-control" for name, _ in headers):
-                    headers.append((b"cache-control", b"no-store"))
+                said = {name for name, _ in headers}
+                headers += [(b"x-request-id", request_id.encode()), *context.answer_headers]
+                headers += [each for each in STANDING_HEADERS if each[0] not in said]
             await send(message)
 
         try:

@@ -5,6 +5,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from gateway.problems import BROWSER_PATHS
+
 PROBLEM_SCHEMA: dict[str, Any] = {
     "title": "Problem",
     "description": "RFC 9457. `docs/problems.md` lists the types.",
@@ -66,6 +68,10 @@ def describe(app: FastAPI) -> None:
                     if "422" in operation["responses"]:
                         operation["responses"]["422"] = {"description": "Invalid", "content": problem}
                     operation["responses"]["default"] = {"description": "Any problem", "content": problem}
+                    if path.startswith(BROWSER_PATHS):
+                        for status, answer in operation["responses"].items():
+                            if status >= "400":
+                                answer["content"] = answer["content"] | {"text/html": {}}
             for unused in ("HTTPValidationError", "ValidationError"):
                 schemas.pop(unused, None)
             app.openapi_schema = made

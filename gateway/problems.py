@@ -18,12 +18,14 @@ from gateway.pages import render_page
 
 log = logging.getLogger(__name__)
 
-_BROWSER_PATHS = (
+BROWSER_PATHS = (
     "/auth/authorize",
     "/auth/sign-in",
     "/auth/saml/acs",
     "/auth/saml/logout",
     "/auth/oidc/callback/",
+    "/auth/invitation",
+    "/auth/local",
 )
 
 
@@ -112,7 +114,7 @@ def problem_of(error: Exception) -> Problem:
 
 def _wants_page(scope: Scope) -> bool:
     """Browsers come by links and by forms; an identity provider's form may come without a telling `Accept`."""
-    if not scope["path"].startswith(_BROWSER_PATHS):
+    if not scope["path"].startswith(BROWSER_PATHS):
         return False
     headers = dict(scope["headers"])
     form = headers.get(b"content-type", b"").startswith(b"application/x-www-form-urlencoded")
