@@ -1,6 +1,6 @@
 """Physicians take cases from the queue.
 
-Eligibility is decided inside the claiming transaction. Locks are taken in one order, physician before case: the
+Eligibility is decided inside the claiming transaction. Locks are taken in one order, user, physician, case: the
 physician's row, so that their simultaneous claims count each other, then the case's row.
 """
 
@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, Row, and_, bindparam, exists, func, or_, s
 from sqlalchemy.orm import aliased
 from sqlalchemy.types import Date, Uuid
 
+from auth.people.models import User
 from clinic.assignments.errors import NotEligible, NothingToClaim
 from clinic.assignments.models import Assignment, Pool, PoolMember
 from clinic.cases.lifecycle import transit
@@ -68,8 +69,11 @@ def _refusal(failed: Sequence[str]) -> NotEligible:
 
 async def _lock_claimer(session: TenantSession, principal: Principal) -> tuple[Physician, list[str]]:
     """The principal's own physician row, locked, and which conditions on the physician alone fail."""
+    # A deactivation waits for claims under way, whose cases are then handed back; none begins after it.
+    active = select(User.id).where(User.id == principal.subject, User.active).with_for_update(read=True)
+    user_id = await session.scalar(active)
     me = await session.scalar(
-        select(Physician).where(Physician.user_id == principal.subject).with_for_update(key_share=True)
+        select(Physician).where(Physician.user_id == user_id).with_for_update(key_share=True)
     )
     if me is None:
         raise _refusal(["registration"])

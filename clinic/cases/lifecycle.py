@@ -11,19 +11,21 @@ from uuid import UUID
 
 from sqlalchemy import exists, select, text, update
 
+from auth.people.models import User
 from clinic.ai.models import AiPipeline, AiResult
 from clinic.assignments.models import Assignment, Pool
 from clinic.cases.errors import ImageMissing, NoAiTriage, NotYourPart, UnknownPool
 from clinic.cases.models import LEVELS, Case, CaseEvent, Consent
 from clinic.cases.schemas import Answer, Placement, Submission, Triage
-from clinic.cases.transitions import DONE_BY, OVER, apply
+from clinic.cases.transitions import DONE_BY, OVER, RELEASABLE, apply
 from clinic.cases.visibility import find_case
 from clinic.images.models import Image
+from clinic.physicians.models import Physician
 from clinic.physicians.service import check_specialties
 from core.access import Principal
 from core.ai_contract import TriageResponse
 from core.clock import utcnow
-from core.database import TenantSession
+from core.database import Database, TenantScope, TenantSession
 from core.versions import check_version
 from tenants.audit.service import audit
 
@@ -195,6 +197,27 @@ async def decline(
     case.physician_id = None
     await transit(session, principal, case, "decline", reason)
     await _end_assignments(session, case, "declined")
+
+
+async def release_abandoned(database: Database, tenant: TenantScope) -> None:
+    """Give the cases of deactivated physicians back to their queues, each in a transaction of its own: the handler of
+    the doorbell kind `user-deactivated`. What a crash leaves undone, the next call finds."""
+    abandoned = (
+        select(Case)
+        .join(Physician, Physician.id == Case.physician_id)
+        .join(User, User.id == Physician.user_id)
+        .where(~User.active, Case.status.in_(RELEASABLE))
+        .limit(1)
+        .with_for_update(of=Case, key_share=True)
+    )
+    while True:
+        async with database.tenant(tenant) as session:
+            case = await session.scalar(abandoned)
+            if case is None:
+                return
+            case.physician_id = None
+            await transit(session, None, case, "release", "physician-deactivated")
+            await _end_assignments(session, case, "deactivated")
 
 
 async def answer(

@@ -23,6 +23,9 @@ TRANSITIONS: dict[tuple[str, str], str] = {
     ("assigned", "start"): "in_review",
     ("assigned", "decline"): "queued",
     ("assigned", "expire"): "queued",
+    ("assigned", "release"): "queued",
+    ("in_review", "release"): "queued",
+    ("needs_info", "release"): "queued",
     ("in_review", "request_info"): "needs_info",
     ("needs_info", "supply_info"): "in_review",
     ("in_review", "answer"): "answered",
@@ -42,6 +45,9 @@ TRANSITIONS: dict[tuple[str, str], str] = {
     ("pending_approval", "cancel"): "cancelled",
 }
 
+RELEASABLE = frozenset(before for before, action in TRANSITIONS if action == "release")
+"""Where a case still needs its physician, and goes back to the queue when there is none any more."""
+
 OVER = frozenset({"answered", "closed", "cancelled"})
 """Where nothing that the AI Service says matters any more."""
 
@@ -54,6 +60,7 @@ DONE_BY: dict[str, frozenset[Party]] = {
     "start": frozenset({"assignee"}),
     "decline": frozenset({"assignee"}),
     "expire": frozenset({"system"}),
+    "release": frozenset({"system"}),
     "request_info": frozenset({"assignee"}),
     "supply_info": frozenset({"owner"}),
     "answer": frozenset({"assignee"}),

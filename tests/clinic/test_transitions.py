@@ -61,13 +61,13 @@ class Life(RuleBasedStateMachine):
 
     @invariant()
     def waits_again_when_it_was_given_back(self) -> None:
-        if self.done and self.done[-1] in {"decline", "expire", "reopen"}:
+        if self.done and self.done[-1] in {"decline", "expire", "release", "reopen"}:
             assert self.case.status == "queued"
 
     @invariant()
     def is_held_by_somebody_who_took_it(self) -> None:
         took = [action for action in self.done if action in {"claim", "assign"}]
-        gave_back = [action for action in self.done if action in {"decline", "expire", "reopen"}]
+        gave_back = [action for action in self.done if action in {"decline", "expire", "release", "reopen"}]
         if self.case.status in HELD:
             assert len(took) == len(gave_back) + 1
 
