@@ -12,6 +12,7 @@ SCOPES = {
     "physicians:manage": "register physicians",
     "users:read": "list people",
     "sessions:manage": "see and end people's sign-in sessions",
+    "users:manage": "invite people, give them roles, deactivate them",
     "usage:read": "see the plan's use",
     "audit:read": "read the audit log",
 }
@@ -25,6 +26,7 @@ ROLES: dict[str, frozenset[str]] = {
             "physicians:manage",
             "users:read",
             "sessions:manage",
+            "users:manage",
             "usage:read",
             "reports:read",
             "audit:read",

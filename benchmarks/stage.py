@@ -105,6 +105,7 @@ class Stage:
                 email=f"referrer@{slug}.example",
                 display_name="Robin Roe",
                 roles=["referrer"],
+                seat_limit=5000,
                 client_id=client.id,
             )
             started.expires_at = utcnow() + timedelta(hours=10)  # as if the app had taken it up

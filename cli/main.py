@@ -8,6 +8,7 @@ import typer
 from cli import (
     ai,
     audit,
+    break_glass,
     clients,
     demo,
     doctor,
@@ -24,6 +25,7 @@ from cli import (
     sessions,
     sso,
     tenants,
+    users,
     worker,
 )
 from cli.output import out
@@ -56,6 +58,8 @@ app.add_typer(sso.app, name="sso")
 app.add_typer(clients.app, name="clients")
 app.add_typer(keys.app, name="keys")
 app.add_typer(sessions.app, name="sessions")
+users.app.command()(break_glass.break_glass)
+app.add_typer(users.app, name="users")
 app.add_typer(audit.app, name="audit")
 app.add_typer(ai.app, name="ai")
 app.add_typer(migrate.app, name="migrate")

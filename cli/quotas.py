@@ -1,12 +1,15 @@
 """`dermadetect quotas`: what a tenant may use."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.output import Json, show
 from cli.run import in_control, in_tenant
 from cli.tenants import Slug
+
+if TYPE_CHECKING:
+    from core.database import TenantSession
 
 app = typer.Typer(no_args_is_help=True, help="Show and override what a tenant may use.")
 
@@ -43,10 +46,14 @@ def set_one(
 
 def _show(slug: str, as_json: bool) -> None:
     from tenants.directory.service import find_tenant
-    from tenants.plans import service, storage
+    from tenants.plans import seats, service, storage
 
     tenant = in_control(lambda session: find_tenant(session, slug))
-    # What is stored, the tenant's own schema knows; one that is still being made has none.
-    stored = in_tenant(slug, storage.used) if tenant.schema_revision else None
-    quotas = in_control(lambda session: service.list_quotas(session, tenant, stored))
+
+    async def inside(session: "TenantSession") -> tuple[int, int]:
+        return await storage.used(session), await seats.used(session)
+
+    # What is stored and who has a seat, the tenant's own schema knows; one that is still being made has none.
+    stored, seated = in_tenant(slug, inside) if tenant.schema_revision else (None, None)
+    quotas = in_control(lambda session: service.list_quotas(session, tenant, stored, seated))
     show([vars(quota) for quota in quotas], as_json=as_json)

@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import auth.connections.routes
+import auth.invitations.routes
+import auth.local.routes
 import auth.oauth.routes
 import auth.oauth.token_routes
 import auth.oidc.routes
@@ -64,6 +66,8 @@ ROUTERS = (  # routes are tried in this order, so the busiest come first
     auth.connections.routes.router,
     auth.oidc.routes.router,
     auth.saml.routes.router,
+    auth.local.routes.router,
+    auth.invitations.routes.router,  # before `/v1/users/{user_id}`
     auth.people.routes.router,
     auth.sessions.routes.router,
     tenants.plans.routes.router,

@@ -11,8 +11,10 @@ from pydantic import SecretStr
 from auth.connections.fetching import Fetcher
 from auth.keys.masters import MasterKeys, OpenControl, Vault
 from auth.keys.service import KeyRing, complete_keys, delete_keys
+from auth.local.credentials import PasswordCheck
 from auth.oauth.service import forget_finished
 from auth.oidc.provider import Providers
+from auth.people.administration import GONE, tell_of_ended_sessions
 from auth.saml.logout import forget_logouts
 from auth.saml.refresh import SAML_METADATA, refresh_metadata
 from auth.saml.service import SignInJail, forget_expired_assertions
@@ -20,6 +22,7 @@ from auth.tokens.service import TokenVerifier
 from clinic.ai.client import AiClient
 from clinic.ai.pipeline import run_pipeline
 from clinic.ai.service import Asking
+from clinic.cases.lifecycle import release_abandoned
 from clinic.images.sweeper import settle_reservations, sweep_images
 from core.blobs import BlobStore, BlobStores, open_blob_store
 from core.cells import HOME, find
@@ -161,6 +164,7 @@ def assemble(settings: Settings) -> Parts:
         PlatformAccess(open_admin_database(settings) if settings.platform_api else None),
         Jail(settings.jail_workers, preload=("clinic.images.inspection", "clinic.reports.rendering")),
         Spool(settings.upload_directory, settings.upload_space_bytes),
+        PasswordCheck(),
         SignInJail(max(1, settings.jail_workers // 2), preload=("auth.saml.validation",)),
         fetcher,
         Providers(fetcher),
@@ -182,6 +186,7 @@ async def disassemble(parts: Parts) -> None:
         stack.push_async_callback(parts[MasterKeys].aclose)
         for jail in (parts[Jail], parts[SignInJail]):
             stack.callback(jail.close)
+        stack.callback(parts[PasswordCheck].close)
         stack.push_async_callback(parts[AiClient].aclose)
         stack.push_async_callback(parts[RateLimits].close)
         stack.push_async_callback(parts[UsageCounter].close)
@@ -230,6 +235,12 @@ async def tidy(database: Database, tenant: TenantScope) -> None:
         await forget_logouts(session)
 
 
+async def follow_up(database: Database, tenant: TenantScope) -> None:
+    """What comes of somebody's deactivation: the handler of the doorbell kind `user-deactivated`."""
+    await tell_of_ended_sessions(database, tenant)
+    await release_abandoned(database, tenant)
+
+
 async def ask_about_cases(parts: Parts, tenant: TenantScope) -> None:
     """The handler of the doorbell kind `ai-pipeline`."""
     await run_pipeline(Asking.of(parts, tenant))
@@ -242,6 +253,7 @@ def background_worker(parts: Parts) -> Worker:
         SEAL: partial(seal, parts[Database]),
         "sweep-images": partial(settle_reservations, parts[Database], stores),
         "reconcile-images": partial(sweep_images, parts[Database], stores),
+        GONE: partial(follow_up, parts[Database]),
         "tidy": partial(tidy, parts[Database]),
         SAML_METADATA: partial(refresh_metadata, parts[Database], parts[Fetcher], parts[SignInJail]),
         "ai-pipeline": partial(ask_about_cases, parts),

@@ -8,6 +8,7 @@ from auth.keys.models import TenantKey
 from auth.keys.rewrapping import Outcome, rewrap
 from auth.keys.rotation import revoke, rotate
 from auth.keys.transport import read_data_keys
+from auth.local.administration import reseal_administrators
 from clinic.patients.resealing import rewrap_patients
 from core.database import AdminDatabase
 from core.settings import Settings
@@ -25,7 +26,8 @@ async def rotate_key(
     retire_after: timedelta,
     revoke_now: bool,
 ) -> TenantKey:
-    """`auth.keys.rotation`, and the keys of the tenant's patients wrapped by a new data key at once."""
+    """`auth.keys.rotation`, and what the tenant's data key had wrapped wrapped by a new one at once: the keys of
+    patients, and the secrets of local administrators."""
     async with aclosing(master_keys(settings, admin.control)) as masters:
         master = await masters.make()
         await masters.open_all()
@@ -49,6 +51,7 @@ async def rotate_key(
             database = open_database(settings)
             try:
                 await rewrap_patients(database, tenant.scope, data_keys, made.id)
+                await reseal_administrators(database, tenant.scope, data_keys, made.id)
             finally:
                 await database.close()
     return made

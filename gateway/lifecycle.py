@@ -41,6 +41,7 @@ LEFT_OUT = frozenset(
         "saml_logouts",
         "authorization_codes",
         "idempotency_keys",
+        *("invitations", "local_administrators"),  # ways in, that a copy elsewhere must not have
     }
 )
 

@@ -166,8 +166,9 @@ CREATE TABLE users (
 CREATE INDEX ix_users_email ON users (lower(email));
 
 CREATE TABLE login_requests (
-    connection_id UUID NOT NULL, 
-    client_id UUID NOT NULL, 
+    connection_id UUID, 
+    client_id UUID, 
+    invitation_id UUID, 
     redirect_uri TEXT NOT NULL, 
     code_challenge TEXT NOT NULL, 
     state TEXT, 
@@ -182,6 +183,7 @@ CREATE TABLE login_requests (
     updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
     version INTEGER DEFAULT '1' NOT NULL, 
     CONSTRAINT pk_login_requests PRIMARY KEY (id), 
+    CONSTRAINT ck_login_requests_purpose CHECK ((client_id IS NULL) <> (invitation_id IS NULL)), 
     CONSTRAINT fk_login_requests_client_id FOREIGN KEY(client_id) REFERENCES oauth_clients (id), 
     CONSTRAINT uq_login_requests_relay_hash UNIQUE (relay_hash)
 );
@@ -574,11 +576,55 @@ CREATE TABLE storage_use (
     CONSTRAINT ck_storage_use_used CHECK (used >= 0)
 );
 
+CREATE TABLE invitations (
+    user_id UUID NOT NULL, 
+    token_hash TEXT NOT NULL, 
+    anybody BOOLEAN NOT NULL, 
+    invited_by UUID, 
+    expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_invitations PRIMARY KEY (id), 
+    CONSTRAINT fk_invitations_user_id FOREIGN KEY(user_id) REFERENCES users (id), 
+    CONSTRAINT uq_invitations_token_hash UNIQUE (token_hash), 
+    CONSTRAINT uq_invitations_user_id UNIQUE (user_id)
+);
+
+CREATE TABLE local_administrators (
+    user_id UUID NOT NULL, 
+    name TEXT NOT NULL, 
+    password_hash TEXT NOT NULL, 
+    totp_sealed BYTEA NOT NULL, 
+    data_key_id UUID NOT NULL, 
+    last_step BIGINT, 
+    failures INTEGER DEFAULT '0' NOT NULL, 
+    locked_until TIMESTAMP WITH TIME ZONE, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_local_administrators PRIMARY KEY (id), 
+    CONSTRAINT fk_local_administrators_user_id FOREIGN KEY(user_id) REFERENCES users (id), 
+    CONSTRAINT uq_local_administrators_name UNIQUE (name), 
+    CONSTRAINT uq_local_administrators_user_id UNIQUE (user_id)
+);
+
+CREATE TABLE seat_use (
+    one BOOLEAN NOT NULL, 
+    used INTEGER NOT NULL, 
+    CONSTRAINT pk_seat_use PRIMARY KEY (one), 
+    CONSTRAINT ck_seat_use_one CHECK (one)
+);
+
 INSERT INTO specialties (id, code, label) VALUES ('01900000-0000-7000-8000-000000000001', 'dermatology', 'Dermatology'), ('01900000-0000-7000-8000-000000000002', 'paediatric-dermatology', 'Paediatric dermatology'), ('01900000-0000-7000-8000-000000000003', 'dermato-oncology', 'Dermato-oncology');
 
 INSERT INTO pools (id, code, name, kind) VALUES ('01900000-0000-7000-8000-000000000101', 'shared', 'Shared pool', 'shared');
 
 INSERT INTO storage_use (one, used) VALUES (true, 0);
+
+INSERT INTO seat_use (one, used) VALUES (true, 0);
 
 DO $$
 DECLARE tenant text := quote_ident(current_schema());

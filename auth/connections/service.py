@@ -9,6 +9,7 @@ import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any, Self
 from uuid import UUID
 
 from sqlalchemy import select
@@ -18,11 +19,12 @@ from auth.connections.errors import NoConnection, SignInRefused, UnknownRequest
 from auth.connections.models import Connection
 from auth.oauth.models import LoginRequest
 from auth.oauth.service import LOGIN_LIFE, answer_url, hash_secret, make_code
-from auth.people.service import sign_in
+from auth.people.service import admit, sign_in
 from core.clock import utcnow
 from core.database import Database, TenantScope
 from tenants.audit.service import audit
 from tenants.directory.models import Tenant
+from tenants.plans.service import limit_of
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +39,19 @@ class SignIn:
 
 @dataclass(frozen=True)
 class Asked:
-    """What a client app asked for: its row's id, and where and how to answer it."""
+    """What a client app asked for: its row's id, and where and how to answer it. Or, of no app, an invitation that is
+    to be accepted."""
 
-    client_id: UUID
+    client_id: UUID | None
     redirect_uri: str
     code_challenge: str
     state: str | None
     scope: str
+    invitation_id: UUID | None = None
+
+    @classmethod
+    def by_invitation(cls, invitation_id: UUID) -> Self:
+        return cls(None, "", "", None, "", invitation_id)
 
 
 @dataclass(frozen=True)
@@ -109,6 +117,7 @@ async def remember(
             LoginRequest(
                 connection_id=connection.id,
                 client_id=asked.client_id,
+                invitation_id=asked.invitation_id,
                 redirect_uri=asked.redirect_uri,
                 code_challenge=asked.code_challenge,
                 state=asked.state,
@@ -165,19 +174,25 @@ def mapped_roles(connection: Connection, groups: Sequence[str]) -> list[str]:
 async def enter(
     database: Database, where: SignIn, connection: Connection, login: LoginRequest, person: Asserted
 ) -> str:
-    """Sign in whom the identity provider vouches for; where to send the browser with its code. Raises
-    `SignInRefused`."""
-    email = await _believed(database, where.tenant, connection, person.email)
+    """Sign in whom the identity provider vouches for; where to send the browser with its code, or once an invitation is
+    accepted. Raises `SignInRefused`."""
+    async with database.control() as control:
+        seat_limit = await limit_of(control, where.tenant, "seats")
+    known_as: dict[str, Any] = {
+        "connection": connection,
+        "external_id": person.external_id,
+        "email": await _believed(database, where.tenant, connection, person.email),
+        "display_name": person.display_name,
+        "roles": mapped_roles(connection, person.groups),
+        "seat_limit": seat_limit,
+    }
     async with database.tenant(where.tenant) as session:
+        if login.client_id is None:
+            user = await admit(session, invitation_id=login.invitation_id, **known_as)
+            audit(session, user.id, "user.accepted", user.id, connection=connection.name)
+            return f"{where.origin}/auth/invitation"
         started = await sign_in(
-            session,
-            connection=connection,
-            external_id=person.external_id,
-            email=email,
-            display_name=person.display_name,
-            roles=mapped_roles(connection, person.groups),
-            client_id=login.client_id,
-            provider_session=person.session,
+            session, client_id=login.client_id, provider_session=person.session, **known_as
         )
         audit(session, started.user_id, "sign-in", started.id, connection=connection.name)
         code = await make_code(session, login, started)

@@ -22,7 +22,7 @@ from auth.oauth.errors import OAuthError
 from auth.oauth.models import AuthorizationCode, OAuthClient, RefreshToken
 from auth.oauth.service import hash_secret
 from auth.people.models import SignInSession, User
-from auth.people.service import end_session
+from auth.people.service import LOCAL_LIFE, end_session
 from auth.tokens.service import Machine, granted_scope
 from core.clock import utcnow
 from core.database import Database, TenantScope, TenantSession
@@ -98,7 +98,8 @@ async def redeem(
             or not hmac.compare_digest(challenge, found.code_challenge)
         ):
             raise refused
-        sign_in.expires_at = sign_in.created_at + lives.longest
+        longest = lives.longest if sign_in.connection_id else min(lives.longest, LOCAL_LIFE)
+        sign_in.expires_at = sign_in.created_at + longest
         token = None
         if client.refresh:
             line, newest = secrets.token_urlsafe(32), secrets.token_urlsafe(32)

@@ -41,14 +41,17 @@ class ClientSecret(Row, TenantBase):
 
 
 class LoginRequest(Row, TenantBase):
-    """A sign-in on its way through the identity provider of the connection `connection_id`. The browser holds a cookie
-    whose hash is here, the identity provider returns `relay_hash`'s preimage, and its answer must name `request_id`
-    where the protocol has one."""
+    """A sign-in on its way through the identity provider of the connection `connection_id`, or (None) through a local
+    administrator's form; for a client app, or to accept an invitation. The browser holds a cookie whose hash is here,
+    the identity provider returns `relay_hash`'s preimage, and its answer must name `request_id` where the protocol has
+    one."""
 
     __tablename__ = "login_requests"
+    __table_args__ = (CheckConstraint("(client_id IS NULL) <> (invitation_id IS NULL)", name="purpose"),)
 
-    connection_id: Mapped[UUID]
-    client_id: Mapped[UUID] = mapped_column(ForeignKey("oauth_clients.id"))
+    connection_id: Mapped[UUID | None]
+    client_id: Mapped[UUID | None] = mapped_column(ForeignKey("oauth_clients.id"))
+    invitation_id: Mapped[UUID | None]
     redirect_uri: Mapped[str]
     code_challenge: Mapped[str]
     state: Mapped[str | None]

@@ -9,6 +9,7 @@ from fastapi.responses import RedirectResponse
 from auth.connections.browser import BrowserSecret, keep_or_make, set_browser_secret
 from auth.connections.errors import NoConnection
 from auth.connections.fetching import ProviderUnreachable
+from auth.connections.models import Connection
 from auth.connections.service import Asked, SignIn, choose, enabled_connections
 from auth.keys.service import KeyRing, public_token_keys
 from auth.oauth.errors import OAuthError
@@ -82,15 +83,31 @@ async def authorize(
         return RedirectResponse(f"/auth/sign-in?{request.url.query}", status_code=303)
     browser_secret = keep_or_make(browser_secret)
     where, asked = SignIn(tenant, origin), Asked(client.id, redirect_uri, code_challenge, state, scope)
-    if chosen.kind == "saml":
-        url = await saml.begin(database, keys, where, chosen, asked, browser_secret=browser_secret)
-    else:
-        url = await oidc.begin(
-            database, providers, where, chosen, asked, login_hint=login_hint, browser_secret=browser_secret
-        )
+    url = await begin(
+        database, keys, providers, where, chosen, asked, login_hint=login_hint, browser_secret=browser_secret
+    )
     response = RedirectResponse(url, status_code=303, headers={"Cache-Control": "no-store"})
     set_browser_secret(response, browser_secret)
     return response
+
+
+async def begin(
+    database: Database,
+    keys: KeyRing,
+    providers: Providers,
+    where: SignIn,
+    chosen: Connection,
+    asked: Asked,
+    *,
+    login_hint: str,
+    browser_secret: str,
+) -> str:
+    """Where to send the browser, by the protocol that the chosen connection speaks."""
+    if chosen.kind == "saml":
+        return await saml.begin(database, keys, where, chosen, asked, browser_secret=browser_secret)
+    return await oidc.begin(
+        database, providers, where, chosen, asked, login_hint=login_hint, browser_secret=browser_secret
+    )
 
 
 @router.post(

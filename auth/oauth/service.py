@@ -104,7 +104,7 @@ async def make_code(session: TenantSession, login: LoginRequest, sign_in: SignIn
         AuthorizationCode(
             code_hash=hash_secret(code),
             session_id=sign_in.id,
-            client_id=login.client_id,
+            client_id=sign_in.client_id,
             redirect_uri=login.redirect_uri,
             code_challenge=login.code_challenge,
             scope=login.scope,

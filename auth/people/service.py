@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from auth.connections.domains import domain_of
 from auth.connections.errors import SignInRefused
 from auth.connections.models import Connection
+from auth.invitations.acceptance import find_accepting
+from auth.invitations.models import Invitation
+from auth.people import seats
 from auth.people.errors import UserNotFound
 from auth.people.models import SignInSession, User
 from core.access import Principal
@@ -18,9 +21,13 @@ from core.database import Database, TenantScope, TenantSession
 from core.ids import new_id
 from tenants.audit.service import audit
 from tenants.directory.service import revoke_sessions
+from tenants.plans.errors import QuotaExceeded
 
 CODE_LIFE = timedelta(seconds=60)
 """A sign-in that its client app has not taken up by then is over."""
+
+LOCAL_LIFE = timedelta(hours=1)
+"""The longest that a sign-in without an identity provider goes on."""
 
 
 async def sign_in(
@@ -31,28 +38,21 @@ async def sign_in(
     email: str | None,
     display_name: str | None,
     roles: list[str],
+    seat_limit: int,
     client_id: UUID,
     provider_session: str | None = None,
 ) -> SignInSession:
-    """Start a session for somebody whom the connection's identity provider vouched for: known from before, invited
-    under this e-mail address, or made known now if the connection allows it. `roles` are what the provider's groups
-    brought; those that were granted here come on top, but never more than `patient` by a connection for patients.
-
-    Raises `SignInRefused`.
-    """
-    now = utcnow()
-    user = await _known_user(session, connection, external_id, email)
-    if user is None:
-        if connection.provision == "invited":
-            raise SignInRefused(
-                "login.not-invited", "the person is not known here, and the connection makes nobody known"
-            )
-        user = await _make_known(session, connection.id, external_id, email or external_id)
-    if not user.active:
-        raise SignInRefused("login.deactivated", "the person was deactivated here")
-    user.email = email or user.email
-    user.display_name = display_name or user.display_name
-    user.mapped_roles, user.last_sign_in_at = roles, now
+    """Start a session for somebody whom the connection's identity provider vouched for: see `admit`. A connection for
+    patients gives no other role than `patient`. Raises `SignInRefused`."""
+    user = await admit(
+        session,
+        connection=connection,
+        external_id=external_id,
+        email=email,
+        display_name=display_name,
+        roles=roles,
+        seat_limit=seat_limit,
+    )
     allowed = (
         user.roles if connection.audience == "staff" else [role for role in user.roles if role == "patient"]
     )
@@ -66,31 +66,86 @@ async def sign_in(
         connection_id=connection.id,
         provider_session=provider_session,
         roles=allowed,
-        expires_at=now + CODE_LIFE,
+        expires_at=utcnow() + CODE_LIFE,
     )
     session.add(started)
     await session.flush()
     return started
 
 
+async def admit(
+    session: TenantSession,
+    *,
+    connection: Connection,
+    external_id: str,
+    email: str | None,
+    display_name: str | None,
+    roles: list[str],
+    seat_limit: int,
+    invitation_id: UUID | None = None,
+) -> User:
+    """Who it is that the connection's identity provider vouched for: known from before, invited under this e-mail
+    address or by the invitation whose address they followed, or made known now if the connection allows it. `roles`
+    are what the provider's groups brought; those that were granted here come on top. Who is new takes a seat.
+
+    Raises `SignInRefused`.
+    """
+    user = await _known_user(session, connection, external_id, email, invitation_id)
+    seated = user is not None and seats.takes_one(user.roles)
+    if user is None:
+        if connection.provision == "invited":
+            raise SignInRefused(
+                "login.not-invited", "the person is not known here, and the connection makes nobody known"
+            )
+        user = await _make_known(session, connection.id, external_id, email or external_id)
+    if not user.active:
+        raise SignInRefused("login.deactivated", "the person was deactivated here")
+    user.email = email or user.email
+    user.display_name = display_name or user.display_name
+    user.mapped_roles, user.last_sign_in_at = roles, utcnow()
+    if seats.takes_one(user.roles) and not seated:
+        try:
+            await seats.take(session, seat_limit)
+        except QuotaExceeded:
+            raise SignInRefused("login.no-seat", "all seats of the organisation's plan are taken") from None
+    return user
+
+
 async def _known_user(
-    session: TenantSession, connection: Connection, external_id: str, email: str | None
+    session: TenantSession,
+    connection: Connection,
+    external_id: str,
+    email: str | None,
+    invitation_id: UUID | None,
 ) -> User | None:
-    """Who is called `external_id` by the connection, or else was invited by `email` and is bound to it from now on."""
+    """Who is called `external_id` by the connection, or else was invited and is bound to that name from now on."""
     known = select(User).where(User.connection_id == connection.id, User.external_id == external_id)
     user: User | None = await session.scalar(known.with_for_update())
+    if email is not None and connection.email_domains and domain_of(email) not in connection.email_domains:
+        email = None  # about other domains it is not believed
+    if invitation_id is not None:
+        if user is not None:
+            raise SignInRefused("invitation.known-already", "who signed in is another of the people already")
+        invited = await find_accepting(session, invitation_id, email)
+        await _bind(session, invited, connection, external_id)
+        return invited
     # Patients sign themselves up where they please; an address that they show there makes nobody a physician here.
     if user is not None or email is None or connection.audience == "patients":
         return user
-    if connection.email_domains and domain_of(email) not in connection.email_domains:
-        return None
-    invited = select(User).where(User.external_id.is_(None), func.lower(User.email) == email.lower())
-    found = (await session.scalars(invited.limit(2).with_for_update())).all()
+    waiting = select(User).where(
+        User.external_id.is_(None), func.lower(User.email) == email.lower(), seats.not_lapsed()
+    )
+    found = (await session.scalars(waiting.limit(2).with_for_update())).all()
     if len(found) > 1:
         raise SignInRefused("login.ambiguous-email", "several invited people have this e-mail address")
     for user in found:
-        user.connection_id, user.external_id = connection.id, external_id
+        await _bind(session, user, connection, external_id)
     return found[0] if found else None
+
+
+async def _bind(session: TenantSession, user: User, connection: Connection, external_id: str) -> None:
+    user.connection_id, user.external_id = connection.id, external_id
+    await session.execute(delete(Invitation).where(Invitation.user_id == user.id))
 
 
 async def _make_known(session: TenantSession, known_by: UUID, external_id: str, display_name: str) -> User:
@@ -186,6 +241,18 @@ async def get_user(session: TenantSession, user_id: UUID) -> User:
     if user is None:
         raise UserNotFound("No user of this tenant has this id.")
     return user
+
+
+async def find_by_email(session: TenantSession, email: str) -> User:
+    """The one person with this address. Raises `UserNotFound`, also where there are several."""
+    found = (
+        await session.scalars(select(User).where(func.lower(User.email) == email.lower()).limit(2))
+    ).all()
+    if len(found) != 1:
+        raise UserNotFound(
+            "Several people have this address; name one by id." if found else "Nobody here has this address."
+        )
+    return found[0]
 
 
 async def list_users(session: TenantSession, *, after: UUID | None, limit: int) -> Sequence[User]:

@@ -99,7 +99,7 @@ async def saml_connections(
 
 
 async def _connection(
-    database: Database, tenant: TenantScope, connection_id: UUID
+    database: Database, tenant: TenantScope, connection_id: UUID | None
 ) -> tuple[Connection, SamlConnection]:
     """The connection that a sign-in began with, unless it has been removed or switched off since."""
     found = await saml_connections(database, tenant, Connection.id == connection_id)

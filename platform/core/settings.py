@@ -149,6 +149,7 @@ class Settings(BaseSettings):
         le=7_776_000,
         description="How long a sign-in session lives on without a refresh, in seconds.",
     )
+    invitation_days: int = Field(7, ge=1, le=90, description="How long an invitation holds, in days.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line."
     )

@@ -77,6 +77,11 @@ def audit(
     )
 
 
+def by_operator(principal: Principal | None) -> dict[str, str]:
+    """What a tenant's event says beside its actor, where an operator acted and nobody of the tenant did."""
+    return {} if principal else {"operator": operator()}
+
+
 def _on_behalf(principal: Principal) -> dict[str, str]:
     return {"client": str(principal.acting)} if principal.acting else {}
 

@@ -56,3 +56,13 @@ class StorageUse(TenantBase):
 
     one: Mapped[bool] = mapped_column(primary_key=True)
     used: Mapped[int] = mapped_column(BigInteger)
+
+
+class SeatUse(TenantBase):
+    """The one row that is locked while seats are counted, and says how many are taken."""
+
+    __tablename__ = "seat_use"
+    __table_args__ = (CheckConstraint("one", name="one"),)
+
+    one: Mapped[bool] = mapped_column(primary_key=True)
+    used: Mapped[int]

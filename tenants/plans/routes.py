@@ -6,7 +6,7 @@ from fastapi import APIRouter
 
 from core.access import Control, Principal, Session, Tenant, requires
 from core.problems import Forbidden, Unauthenticated, responses
-from tenants.plans import service, storage
+from tenants.plans import seats, service, storage
 from tenants.plans.schemas import QuotaOut, UsageOut
 
 router = APIRouter(tags=["plan"])
@@ -25,7 +25,7 @@ async def show_usage(
     principal: Annotated[Principal, requires("usage:read", never_refused=True)],
 ) -> UsageOut:
     row = await service.tenant_of(control, tenant)
-    quotas = await service.list_quotas(control, row, await storage.used(session))
+    quotas = await service.list_quotas(control, row, await storage.used(session), await seats.used(session))
     return UsageOut(
         plan=row.plan,
         quotas=[QuotaOut(**vars(quota)) for quota in quotas],

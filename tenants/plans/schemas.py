@@ -10,7 +10,7 @@ class QuotaOut(BaseModel):
     limit: int
     source: str = Field(description="`plan`, or `override` for this tenant alone.")
     used: int | None = Field(
-        description="This month, or for `storage_bytes` now; null for what is not counted."
+        description="This month, or for `storage_bytes` and `seats` now; null for what is not counted."
     )
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
-from sqlalchemy import delete, select
+from sqlalchemy import and_, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from core.clock import utcnow
@@ -17,7 +17,7 @@ from tenants.plans.models import METRICS, MONTHLY, Plan, QuotaOverride, Usage
 
 @dataclass(frozen=True)
 class Quota:
-    """One limit of a tenant. `used` counts this month, or is what is stored now; None for what is not counted."""
+    """One limit of a tenant. `used` counts this month, or is what is stored or taken now; None for what is not counted."""
 
     metric: str
     limit: int
@@ -73,8 +73,24 @@ async def tenant_of(session: ControlSession, scope: TenantScope) -> Tenant:
     return (await session.scalars(select(Tenant).where(Tenant.key == scope.key))).one()
 
 
-async def list_quotas(session: ControlSession, tenant: Tenant, stored: int | None = None) -> list[Quota]:
-    """Every limit of a tenant, with this month's use and the bytes `stored`, which its own schema knows."""
+async def limit_of(session: ControlSession, scope: TenantScope, metric: str) -> int:
+    """One limit of a tenant, as it is now."""
+    own = QuotaOverride.tenant_id == Tenant.id, QuotaOverride.metric == metric
+    query = (
+        select(func.coalesce(QuotaOverride.limit, Plan.limits[metric].as_integer()))
+        .select_from(Tenant)
+        .join(Plan, Plan.name == Tenant.plan)
+        .outerjoin(QuotaOverride, and_(*own))
+        .where(Tenant.key == scope.key)
+    )
+    return (await session.scalars(query)).one()
+
+
+async def list_quotas(
+    session: ControlSession, tenant: Tenant, stored: int | None = None, seated: int | None = None
+) -> list[Quota]:
+    """Every limit of a tenant, with this month's use, and the bytes `stored` and people `seated`, which its own schema
+    knows."""
     plan = await get_plan(session, tenant.plan)
     overrides = {
         row.metric: row.limit
@@ -86,7 +102,7 @@ async def list_quotas(session: ControlSession, tenant: Tenant, stored: int | Non
             select(Usage).where(Usage.tenant_id == tenant.id, Usage.month == this_month())
         )
     }
-    used = dict.fromkeys(MONTHLY, 0) | used | {"storage_bytes": stored}
+    used = dict.fromkeys(MONTHLY, 0) | used | {"storage_bytes": stored, "seats": seated}
     return [
         Quota(
             metric=metric,

@@ -48,6 +48,7 @@ class App:
                 email=None,
                 display_name="Robin Roe",
                 roles=list(roles) or ["coordinator"],
+                seat_limit=5000,
                 client_id=row_id,
             )
             asked = LoginRequest(

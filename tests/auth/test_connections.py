@@ -57,6 +57,7 @@ async def enter(
             email=email,
             display_name=None,
             roles=list(roles),
+            seat_limit=5000,
             client_id=client.id,
         )
 

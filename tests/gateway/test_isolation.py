@@ -8,7 +8,7 @@ import pytest
 from fastapi.routing import APIRoute
 
 from auth.roles import ROLES
-from core.ids import UUID
+from core.ids import UUID, new_id
 from core.pagination import encode_cursor
 from gateway.app import ROUTERS
 from tests.clinic.journey import ANSWER, CONSENT, NEW_CASE, Clinic, act, ok, photograph
@@ -43,6 +43,7 @@ BODIES: dict[str, Any] = {
     "POST /v1/cases/{case_id}/ai-results/{result_id}/feedback": {"item": "level", "verdict": "accepted"},
     "PATCH /v1/cases/{case_id}": {"complaint": "Changed from outside."},
     "PATCH /v1/physicians/{physician_id}": {"available": False},
+    "PATCH /v1/users/{user_id}": {"granted_roles": []},
     "POST /v1/cases": {key: value for key, value in NEW_CASE.items() if key != "patient"},
 }
 
@@ -73,6 +74,8 @@ async def globex(world: World) -> Globex:
     case = ok(await act(physician, case, "answer", ANSWER | {"text": SENTINEL}))
     report = await physician.http.post(f"/v1/cases/{case['id']}/reports", json={})
     assert report.status_code in (200, 201), report.text
+    invited = {"email": f"{new_id()}@invited.example", "roles": ["auditor"]}
+    invitation = ok(await clinic.admin.http.post("/v1/users/invitations", json=invited), 201)
     return Globex(
         {
             "case_id": case["id"],
@@ -83,6 +86,7 @@ async def globex(world: World) -> Globex:
             "report_id": report.json()["id"],
             "user_id": str(physician.user_id),
             "session_id": str(physician.session_id),
+            "invitation_id": invitation["id"],
         },
         clinic.coordinator,
         world.tenant("globex").scope.key,

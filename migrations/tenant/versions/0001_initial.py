@@ -191,8 +191,9 @@ def upgrade() -> None:
     op.create_index("ix_users_email", "users", [sa.text("lower(email)")], unique=False)
     op.create_table(
         "login_requests",
-        sa.Column("connection_id", sa.Uuid(), nullable=False),
-        sa.Column("client_id", sa.Uuid(), nullable=False),
+        sa.Column("connection_id", sa.Uuid(), nullable=True),
+        sa.Column("client_id", sa.Uuid(), nullable=True),
+        sa.Column("invitation_id", sa.Uuid(), nullable=True),
         sa.Column("redirect_uri", sa.Text(), nullable=False),
         sa.Column("code_challenge", sa.Text(), nullable=False),
         sa.Column("state", sa.Text(), nullable=True),
@@ -206,6 +207,9 @@ def upgrade() -> None:
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
         sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.CheckConstraint(
+            "(client_id IS NULL) <> (invitation_id IS NULL)", name=op.f("ck_login_requests_purpose")
+        ),
         sa.ForeignKeyConstraint(
             ["client_id"], ["oauth_clients.id"], name=op.f("fk_login_requests_client_id")
         ),
@@ -646,6 +650,48 @@ def upgrade() -> None:
         sa.CheckConstraint("used >= 0", name=op.f("ck_storage_use_used")),
         sa.PrimaryKeyConstraint("one", name=op.f("pk_storage_use")),
     )
+    op.create_table(
+        "invitations",
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("token_hash", sa.Text(), nullable=False),
+        sa.Column("anybody", sa.Boolean(), nullable=False),
+        sa.Column("invited_by", sa.Uuid(), nullable=True),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_invitations_user_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_invitations")),
+        sa.UniqueConstraint("token_hash", name=op.f("uq_invitations_token_hash")),
+        sa.UniqueConstraint("user_id", name=op.f("uq_invitations_user_id")),
+    )
+    op.create_table(
+        "local_administrators",
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("password_hash", sa.Text(), nullable=False),
+        sa.Column("totp_sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("data_key_id", sa.Uuid(), nullable=False),
+        sa.Column("last_step", sa.BigInteger(), nullable=True),
+        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("locked_until", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_local_administrators_user_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_local_administrators")),
+        sa.UniqueConstraint("name", name=op.f("uq_local_administrators_name")),
+        sa.UniqueConstraint("user_id", name=op.f("uq_local_administrators_user_id")),
+    )
+    op.create_table(
+        "seat_use",
+        sa.Column("one", sa.Boolean(), nullable=False),
+        sa.Column("used", sa.Integer(), nullable=False),
+        sa.CheckConstraint("one", name=op.f("ck_seat_use_one")),
+        sa.PrimaryKeyConstraint("one", name=op.f("pk_seat_use")),
+    )
     op.execute(
         "INSERT INTO specialties (id, code, label) VALUES "
         + ", ".join(f"('{id}', '{code}', '{label}')" for id, code, label in SPECIALTIES)
@@ -655,4 +701,5 @@ def upgrade() -> None:
         "('01900000-0000-7000-8000-000000000101', 'shared', 'Shared pool', 'shared')"
     )
     op.execute("INSERT INTO storage_use (one, used) VALUES (true, 0)")
+    op.execute("INSERT INTO seat_use (one, used) VALUES (true, 0)")
     op.execute(RIGHTS)
