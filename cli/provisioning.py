@@ -30,7 +30,14 @@ async def provisioner(configured: "Settings") -> AsyncIterator[tuple["AdminDatab
 
 
 async def create_tenant(
-    configured: "Settings", slug: str, name: str, plan: str, progress: "Progress", *, cell: str = "default"
+    configured: "Settings",
+    slug: str,
+    name: str,
+    plan: str,
+    progress: "Progress",
+    *,
+    cell: str = "default",
+    last: "Step | None" = None,
 ) -> "Tenant":
     """Create a tenant in a cell, or finish one."""
     from migrations.rendering import head
@@ -46,6 +53,7 @@ async def create_tenant(
             base_domain=configured.base_domain,
             schema_revision=head("tenant"),
             cell=cell,
+            last=last,
             progress=progress,
         )
 

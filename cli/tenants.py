@@ -10,7 +10,10 @@ from cli.provisioning import create_tenant, provisioner, roll_back_tenant, warm
 from cli.run import admin_database, in_control, run, settings
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tenants.directory.models import Tenant
+    from tenants.provisioning.service import Step
 
 app = typer.Typer(no_args_is_help=True, help="Create tenants, look after them, and let them go.")
 
@@ -28,6 +31,9 @@ def create(
     cell: Annotated[
         str, typer.Option(help="Where its data lives: a name in DERMADETECT_CELLS, or `default`.")
     ] = "default",
+    admin_email: Annotated[
+        str | None, typer.Option(help="Invite this person as its administrator; the URL is printed.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the steps and do nothing.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -36,12 +42,18 @@ def create(
     Running it again with the same slug, name and plan finishes what was interrupted,
     and changes nothing when all is done. With --rollback what is unfinished is undone
     instead, and the slug is free again; a tenant that was finished is never touched.
+    With --admin-email each run prints a new URL, until the person has followed one.
 
       dermadetect tenants create acme --name "Acme Clinic" --plan standard
+      dermadetect tenants create acme --name "Acme Clinic" --plan standard --admin-email ada@acme.example
     """
-    doing, act = ("undo", roll_back_tenant) if rollback else ("create", partial(create_tenant, cell=cell))
+    urls: list[str | None] = []
+    last = _administrator(admin_email, urls.append) if admin_email and not rollback else None
+    doing, act = (
+        ("undo", roll_back_tenant) if rollback else ("create", partial(create_tenant, cell=cell, last=last))
+    )
     if dry_run:
-        steps = run(lambda: _steps(slug))
+        steps = run(lambda: _steps(slug)) + ([last.name] if last else [])
         steps = (
             ["rolling-back", *reversed(steps), "rolled-back"] if rollback else ["reserved", *steps, "active"]
         )
@@ -54,13 +66,27 @@ def create(
             return await act(settings(), slug, name, plan, lambda step: tell(f"✓ {step}"))
 
     tenant = run(work)
-    show(shown(tenant), as_json=as_json, title=tenant.name)
+    invitation = {"administrator": admin_email, "invitation": urls[0]} if urls else {}
+    show(shown(tenant) | invitation, as_json=as_json, title=tenant.name)
     if rollback:
         return
+    if urls:
+        tell(
+            "Hand the invitation over now: only its hash is stored."
+            if urls[0]
+            else f"{admin_email} is known already; nobody was invited."
+        )
     tell(
         f"Next: dermadetect sso saml set {slug} --metadata IDP.xml --role GROUP=ROLE\n"
         f"      dermadetect clients add {slug} CLIENT-ID --name NAME --redirect-uri URI"
     )
+
+
+def _administrator(email: str, tell_url: "Callable[[str | None], None]") -> "Step":
+    from cli.users import wish_of
+    from gateway.assembly import administrator_step
+
+    return administrator_step(settings(), wish_of(email, ["tenant_admin"]), tell_url)
 
 
 async def _steps(slug: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Where the rooms' parts are put together, for the gateway, the worker and the command line alike."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack, aclosing
 from datetime import timedelta
 from functools import partial
@@ -9,6 +9,8 @@ from functools import partial
 from pydantic import SecretStr
 
 from auth.connections.fetching import Fetcher
+from auth.invitations.errors import AlreadyKnown
+from auth.invitations.service import Wish, invitation_url, invite
 from auth.keys.masters import MasterKeys, OpenControl, Vault
 from auth.keys.service import KeyRing, complete_keys, delete_keys
 from auth.local.credentials import PasswordCheck
@@ -37,13 +39,14 @@ from core.settings import VAULT, Cell, Settings
 from core.spool import Spool
 from migrations.runner import create_schema, drop_schema
 from tenants.audit.service import SEAL, seal
-from tenants.background.bells import Bells
+from tenants.background.bells import Bells, ring
 from tenants.background.worker import Handler, Worker
 from tenants.directory.cache import Directory
 from tenants.directory.models import Tenant
 from tenants.plans.counter import UsageCounter
+from tenants.plans.service import limit_of
 from tenants.platform.service import PlatformAccess
-from tenants.provisioning.service import Step
+from tenants.provisioning.service import ADMINISTRATOR, Step
 
 RECURRING = {
     SEAL: timedelta(hours=1),  # for what was rung by a process that then crashed
@@ -216,6 +219,29 @@ def provisioning_steps(settings: Settings, admin: AdminDatabase, stores: BlobSto
         ),
         Step("keys", run=partial(make_keys, settings, admin), undo=unmake_keys),
     ]
+
+
+def administrator_step(settings: Settings, wish: Wish, tell: Callable[[str | None], None]) -> Step:
+    """Invites a tenant's first administrator; `tell` hears the address they follow, which only whoever is told knows,
+    or None where they are known already. Doing it again voids the former address."""
+
+    async def run(tenant: Tenant) -> None:
+        database = open_database(settings)
+        try:
+            async with database.control() as control:
+                seats = await limit_of(control, tenant.scope, "seats")
+            life = timedelta(days=settings.invitation_days)
+            async with database.tenant(tenant.scope) as session:
+                _, token = await invite(session, None, wish, life=life, seat_limit=seats)
+            await ring(database)
+        except AlreadyKnown:
+            tell(None)
+        else:
+            tell(invitation_url(settings.origin_of(tenant.home_host), token))
+        finally:
+            await database.close()
+
+    return Step(ADMINISTRATOR, run=run, always=True)
 
 
 async def make_keys(settings: Settings, admin: AdminDatabase, tenant: Tenant) -> None:

@@ -24,6 +24,9 @@ from tenants.provisioning.models import ProvisioningStep
 
 Progress = Callable[[str], None]
 
+ADMINISTRATOR = "administrator"
+"""The step that invites the first administrator; not every creation has it. A rollback takes it with the schema."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -47,11 +50,13 @@ async def provision(
     schema_revision: str,
     cell: str = HOME,
     successor_of: str | None = None,
+    last: Step | None = None,
     progress: Progress = lambda step: None,
 ) -> Tenant:
     """The active tenant `slug`, made now in `cell` or before. `progress` hears each step as it is finished;
     `schema_revision` is what the steps bring its schema to; `successor_of` is for `reserve_tenant`, and has
-    the steps done one after the other instead of all at once.
+    the steps done one after the other instead of all at once. `last` builds on all of them, and is done at every call:
+    what it made may have been lost on its way to whoever called.
 
     Raises `BadSlug`, `SlugTaken`, `PlanNotFound`, `WrongState` while a rollback is unfinished, and what a step
     raises; then the tenant stays in state `provisioning` and the next call does what is left.
@@ -73,17 +78,21 @@ async def provision(
                 successor_of=successor_of,
             )
         done = await _steps_in_ledger(database, tenant.id, "done")
-        if done - {step.name for step in steps}:
+        if done - {step.name for step in steps} - {ADMINISTRATOR}:
             raise WrongState(
                 f"{tenant.slug} was made in another way, or from another bundle; choose another slug, or finish that."
             )
         if tenant.state != "provisioning":
+            if last and tenant.state == "active":
+                await do_steps(database, [last], tenant, progress)
             return tenant
         if successor_of:
             for step in steps:  # each builds on those before it
                 await do_steps(database, [step], tenant, progress)
         else:
             await do_steps(database, steps, tenant, progress)
+        if last:
+            await do_steps(database, [last], tenant, progress)
         async with database.control() as session:
             return await directory.activate(session, tenant, schema_revision)
 

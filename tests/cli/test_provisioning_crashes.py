@@ -5,6 +5,7 @@ killed from outside. Then the same command is run again.
 """
 
 import asyncio
+import hashlib
 import json
 import re
 import signal
@@ -290,4 +291,36 @@ def test_a_pool_whose_filling_was_killed_is_filled_by_the_next_and_claimed_once(
     command.run(*arguments("second"))  # the pool is empty
     assert assert_active(database, command, "second") != key
     assert database.column("SELECT count(*) FROM control.tenants") == [2]
+    assert_nothing_left_over(database)
+
+
+def test_a_creation_that_was_killed_after_its_invitation_prints_another(
+    command: Command, database: Database
+) -> None:
+    line = arguments("invited", "--admin-email", "ada@invited.example", "--json")
+    kill_at(command, database, KEYS, *line)
+    kill_at(command, database, AUDITING, *line)  # what makes the tenant active, after the last step
+    [key] = database.column("SELECT key FROM control.tenants WHERE slug = 'invited'")
+    [unheard] = database.column(f"SELECT token_hash FROM t_{key}.invitations")
+    made = json.loads(command.run(*line).stdout)
+    assert (made["state"], made["key"]) == ("active", key)
+    token = made["invitation"].rpartition("/")[2]
+    [heard] = database.column(f"SELECT token_hash FROM t_{key}.invitations")
+    assert heard == hashlib.sha256(token.encode()).hexdigest() != unheard
+    assert database.column(f"SELECT email FROM t_{key}.users") == ["ada@invited.example"]
+    assert_nothing_left_over(database)
+
+
+def test_a_prepared_tenant_gets_its_administrator_too_and_a_rollback_takes_them_along(
+    pooled: tuple[Command, Database],
+) -> None:
+    command, database = pooled
+    command.run("tenants", "warm", "--size", "1")
+    line = arguments("warm-invited", "--admin-email", "ada@invited.example", "--json")
+    made = json.loads(command.run(*line).stdout)
+    assert database.column(f"SELECT count(*) FROM t_{made['key']}.invitations") == [1]
+    half = arguments("half-invited", "--admin-email", "ada@invited.example")
+    kill_at(command, database, KEYS, *half)
+    kill_at(command, database, AUDITING, *half)
+    command.run(*arguments("half-invited", "--rollback"))
     assert_nothing_left_over(database)

@@ -1,12 +1,15 @@
-"""`users`: people from the command line."""
+"""`users`: people from the command line, and `tenants create --admin-email`."""
 
+import hashlib
 import json
+import re
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from tests.cli.conftest import Command
+from tests.cli.test_provisioning_crashes import Database
 
 ADDRESS = "ada@cli.example"
 
@@ -87,6 +90,45 @@ def test_a_local_administrator_is_made_reset_and_removed(command: Command, tenan
     for secret in (made["password"], reset["password"], parse_qs(uri.query)["secret"][0]):
         assert secret not in shown
     assert "local-administrator.reset" in shown
+
+
+def create(slug: str) -> tuple[str, ...]:
+    return (
+        *("tenants", "create", slug, "--name", slug.title(), "--plan", "trial"),
+        *("--admin-email", ADDRESS, "--json"),
+    )
+
+
+def token_hash(made: dict[str, Any]) -> str:
+    match = re.fullmatch(
+        rf"http://{made['slug']}.localhost:8000/auth/invitation/([\w-]{{43}})", made["invitation"]
+    )
+    assert match
+    return hashlib.sha256(match[1].encode()).hexdigest()
+
+
+def test_a_tenant_is_created_with_its_administrators_invitation(command: Command) -> None:
+    dry = json.loads(command.run(*create("with-admin"), "--dry-run").stdout)
+    assert [each["step"] for each in dry][-2:] == ["administrator", "active"]
+    made = json.loads(command.run(*create("with-admin")).stdout)
+    assert (made["state"], made["administrator"]) == ("active", ADDRESS)
+    again = json.loads(command.run(*create("with-admin")).stdout)
+    with Database(command.superuser_url) as database:
+        schema = f"t_{made['key']}"
+        assert database.column(f"SELECT token_hash FROM {schema}.invitations") == [token_hash(again)]
+        assert token_hash(made) != token_hash(again)
+        came = (
+            f"UPDATE {schema}.users SET connection_id = gen_random_uuid(), external_id = 'ada' RETURNING id"
+        )
+        assert len(database.column(came)) == 1
+    result = command.run(*create("with-admin"))
+    assert json.loads(result.stdout)["invitation"] is None
+    assert "known already" in result.stderr
+    without = command.run(*(part for part in create("with-admin") if part not in ("--admin-email", ADDRESS)))
+    assert "invitation" not in json.loads(without.stdout)
+    bad = ("tenants", "create", "bad-admin", "--name", "X", "--plan", "trial", "--admin-email", "nobody")
+    command.run(*bad, code=2)
+    command.run("tenants", "show", "bad-admin", code=1)
 
 
 def test_commands_say_nothing_secret_twice(command: Command, tenant: str) -> None:
