@@ -18,6 +18,7 @@ import benchmarks.access_token
 import benchmarks.ai_proxy
 import benchmarks.background
 import benchmarks.fleet_migration
+import benchmarks.kill_latency
 import benchmarks.metadata
 import benchmarks.provisioning
 import benchmarks.request
@@ -37,6 +38,7 @@ BENCHMARKS: Mapping[str, Callable[[], Coroutine[Any, Any, list[Result]]]] = {
     "fleet-migration": benchmarks.fleet_migration.run,
     "background": benchmarks.background.run,
     "provisioning": benchmarks.provisioning.run,
+    "kill-latency": benchmarks.kill_latency.run,
 }
 
 _HERE = Path(__file__).parent

@@ -1,7 +1,8 @@
 """The directory as one process knows it: every tenant by host, kept true by the control epoch.
 
-The epoch is polled several times a second. A view older than a second is refreshed before it is used, and
-where that fails the request is refused: serving a tenant that may just have been suspended is a guess.
+The epoch is polled several times a second. A view older than three quarters of one is refreshed before it is used,
+which leaves the request the rest of the second in which a change must hold; and where that fails the request is
+refused: serving a tenant that may just have been suspended is a guess.
 """
 
 import asyncio
@@ -57,7 +58,7 @@ class TenantRecord:
 class Directory:
     """All tenants, in memory. `start` loads them; `fresh` must be awaited before a request relies on them."""
 
-    def __init__(self, database: Database, *, poll_s: float = 0.25, stale_after_s: float = 1.0) -> None:
+    def __init__(self, database: Database, *, poll_s: float = 0.25, stale_after_s: float = 0.75) -> None:
         self._database = database
         self._poll_s = poll_s
         self._stale_after_s = stale_after_s
@@ -97,7 +98,7 @@ class Directory:
                 await self._task
 
     async def fresh(self) -> None:
-        """Return at once while the view is at most a second old, else refresh. Raises `Unavailable`."""
+        """Return at once while the view is young enough, else refresh. Raises `Unavailable`."""
         if time.monotonic() - self._true_at <= self._stale_after_s:
             return
         try:
