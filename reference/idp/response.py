@@ -3,11 +3,17 @@
 `build_response` does it all; `unsigned_response`, `sign_element` and `encrypt_assertion` are its steps.
 """
 
+import base64
+import os
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import uuid4
 
 import xmlsec
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from lxml import etree
 from xmlsec import constants as xs
 
@@ -16,6 +22,8 @@ from reference.idp.config import ServiceProvider, Signed, SigningKey, User
 
 SAMLP = "urn:oasis:names:tc:SAML:2.0:protocol"
 SAML = "urn:oasis:names:tc:SAML:2.0:assertion"
+DS = "http://www.w3.org/2000/09/xmldsig#"
+XENC = "http://www.w3.org/2001/04/xmlenc#"
 PERSISTENT = "urn:oasis:names:tc:SAML:2.0:nameid-format:persistent"
 LIFETIME = timedelta(minutes=5)
 
@@ -116,23 +124,35 @@ def resign(signature: etree._Element, key: SigningKey) -> None:
 
 
 def encrypt_assertion(assertion: etree._Element, certificate_pem: bytes) -> None:
-    """Replace the assertion by an EncryptedAssertion: AES-256-GCM, its key under RSA-OAEP."""
-    encrypted = etree.Element(f"{{{SAML}}}EncryptedAssertion")
-    assertion.addprevious(encrypted)
-    encrypted.append(assertion)
-    data = xmlsec.template.encrypted_data_create(
-        encrypted, xs.TransformAes256Gcm, type=xs.TypeEncElement, ns="xenc"
-    )
-    xmlsec.template.encrypted_data_ensure_cipher_value(data)
-    key_info = xmlsec.template.encrypted_data_ensure_key_info(data, ns="ds")
-    encrypted_key = xmlsec.template.add_encrypted_key(key_info, xs.TransformRsaOaep)
-    xmlsec.template.encrypted_data_ensure_cipher_value(encrypted_key)
+    """Replace the assertion by an EncryptedAssertion: AES-256-GCM, its key under RSA-OAEP (XML Encryption 1.1, 5.2.4
+    and 5.5.2). Done without xmlsec, which would decrypt its own mistakes."""
+    certificate = x509.load_pem_x509_certificate(certificate_pem)
+    public_key = certificate.public_key()
+    if not isinstance(public_key, rsa.RSAPublicKey):
+        raise ValueError("assertions are encrypted to RSA keys")
+    key, nonce = os.urandom(32), os.urandom(12)
+    sealed = nonce + AESGCM(key).encrypt(nonce, etree.tostring(assertion, with_tail=False), None)
+    oaep = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)  # noqa: S303  # what the name means
 
-    manager = xmlsec.KeysManager()
-    manager.add_key(xmlsec.Key.from_memory(certificate_pem, xs.KeyDataFormatCertPem, None))
-    context = xmlsec.EncryptionContext(manager)
-    context.key = xmlsec.Key.generate(xs.KeyDataAes, 256, xs.KeyDataTypeSession)
-    context.encrypt_xml(data, assertion)
+    encrypted = etree.Element(f"{{{SAML}}}EncryptedAssertion", nsmap={"saml": SAML, "xenc": XENC, "ds": DS})
+    data = etree.SubElement(encrypted, f"{{{XENC}}}EncryptedData", Type=f"{XENC}Element")
+    _cipher(data, "http://www.w3.org/2009/xmlenc11#aes256-gcm", sealed)
+    key_info = etree.Element(f"{{{DS}}}KeyInfo")
+    data.insert(1, key_info)
+    _cipher(
+        etree.SubElement(key_info, f"{{{XENC}}}EncryptedKey"),
+        f"{XENC}rsa-oaep-mgf1p",
+        public_key.encrypt(key, oaep),
+    )
+    parent = assertion.getparent()
+    assert parent is not None
+    parent.replace(assertion, encrypted)
+
+
+def _cipher(element: etree._Element, algorithm: str, sealed: bytes) -> None:
+    etree.SubElement(element, f"{{{XENC}}}EncryptionMethod", Algorithm=algorithm)
+    data = etree.SubElement(element, f"{{{XENC}}}CipherData")
+    etree.SubElement(data, f"{{{XENC}}}CipherValue").text = base64.b64encode(sealed).decode()
 
 
 def _add(parent: etree._Element, name: str, text: str | None = None, **attributes: str) -> etree._Element:
