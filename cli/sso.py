@@ -4,7 +4,9 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from cli.attack_test import attack_test
 from cli.output import Json, show
+from cli.refusals import refusals
 from cli.run import in_control
 from cli.sso_oidc import oidc
 from cli.sso_saml import saml
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 app = typer.Typer(no_args_is_help=True, help="Connect a tenant to its identity provider.")
 app.add_typer(saml, name="saml")
 app.add_typer(oidc, name="oidc")
+app.command("attack-test")(attack_test)
+app.command()(refusals)
 
 
 @app.command("list")

@@ -17,6 +17,7 @@ from sqlalchemy import select
 from auth.connections.domains import domain_of
 from auth.connections.errors import NoConnection, SignInRefused, UnknownRequest
 from auth.connections.models import Connection
+from auth.connections.refusals import REFUSED
 from auth.oauth.models import LoginRequest
 from auth.oauth.service import LOGIN_LIFE, answer_url, hash_secret, make_code
 from auth.people.service import admit, sign_in
@@ -161,7 +162,7 @@ async def refusals_recorded(database: Database, tenant: TenantScope) -> AsyncIte
         # Anybody can send what nobody waits for; it must not fill a log that only grows.
         if not isinstance(refusal, UnknownRequest):
             async with database.tenant(tenant) as session:
-                audit(session, None, "sign-in.refused", check=refusal.check_id)
+                audit(session, None, REFUSED, check=refusal.check_id)
         raise
 
 

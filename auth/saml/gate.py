@@ -96,21 +96,30 @@ def inspect_tree(root: etree._Element, expected: Expected, *, decrypted: bool = 
 
     Raises `GateRefusal`. An assertion still encrypted is admitted by its envelope and looked at again later.
     """
+    assertion = inspect_shape(root, decrypted=decrypted, allow_cbc=expected.allow_cbc)
+    _response(root, expected)
+    if assertion.tag == SAML + "Assertion":
+        _assertion(assertion, expected)
+
+
+def inspect_shape(
+    root: etree._Element, *, decrypted: bool = False, allow_cbc: bool = False
+) -> etree._Element:
+    """Admit a response by its shape alone, whatever it says and whomever it is for; its one assertion, which may be
+    encrypted. Raises `GateRefusal`."""
     plain_markup(root)
     if root.tag != SAMLP + "Response":
         raise GateRefusal("saml.root", "the document is not a SAML 2.0 Response")
     signatures = _signatures(root)
     _status(root)
     assertion = _sole_assertion(root)
-    _response(root, expected)
     if assertion.tag == SAML + "EncryptedAssertion":
         if decrypted:
             raise GateRefusal("saml.encryption-structure", "the decrypted assertion is encrypted again")
-        _encryption(assertion, _GCM | _CBC if expected.allow_cbc else _GCM)
-        return
-    if not signatures:
+        _encryption(assertion, _GCM | _CBC if allow_cbc else _GCM)
+    elif not signatures:
         raise GateRefusal("saml.signature-missing", "neither the response nor the assertion is signed")
-    _assertion(assertion, expected)
+    return assertion
 
 
 def plain_markup(root: etree._Element) -> None:

@@ -67,9 +67,11 @@ class Scene:
             sign_element(root, self.key)
         return root
 
-    def honest(self, *, encrypt: bool = False) -> bytes:
-        """What the provider itself sends."""
+    def honest(self, *, encrypt: bool = False, edit: "Edit | None" = None) -> bytes:
+        """What the provider itself sends; `edit` is made before it signs."""
         root = self.unsigned()
+        if edit:
+            edit(root)
         if self.sign != "response":
             sign_element(find(root, ASSERTION), self.key)
         if encrypt:
