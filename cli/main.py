@@ -21,6 +21,7 @@ from cli import (
     portability,
     quotas,
     reference,
+    scim,
     serve,
     sessions,
     sso,
@@ -60,6 +61,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(sessions.app, name="sessions")
 users.app.command()(break_glass.break_glass)
 app.add_typer(users.app, name="users")
+app.add_typer(scim.app, name="scim")
 app.add_typer(audit.app, name="audit")
 app.add_typer(ai.app, name="ai")
 app.add_typer(migrate.app, name="migrate")

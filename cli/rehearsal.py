@@ -30,7 +30,6 @@ from auth.saml.service import (
     SignInJail,
     begin,
     complete,
-    find_saml,
     identity_provider,
     service_provider,
     use_assertion,

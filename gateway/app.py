@@ -18,6 +18,7 @@ import auth.oauth.token_routes
 import auth.oidc.routes
 import auth.people.routes
 import auth.saml.routes
+import auth.scim.routes
 import auth.sessions.routes
 import clinic.ai.routes
 import clinic.annotations.routes
@@ -69,6 +70,7 @@ ROUTERS = (  # routes are tried in this order, so the busiest come first
     auth.local.routes.router,
     auth.invitations.routes.router,  # before `/v1/users/{user_id}`
     auth.people.routes.router,
+    auth.scim.routes.router,
     auth.sessions.routes.router,
     tenants.plans.routes.router,
     tenants.audit.routes.router,
@@ -133,6 +135,7 @@ def create_app(parts: Parts) -> FastAPI:
         settings=parts[Settings],
         limits=parts[RateLimits],
         tokens=parts[TokenVerifier],
+        database=parts[Database],
         counter=parts[UsageCounter],
         platform=parts[PlatformAccess],
     )

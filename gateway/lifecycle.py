@@ -32,7 +32,7 @@ from tenants.portability.export import Progress, export, gather_control
 from tenants.portability.restore import restore_steps
 from tenants.provisioning.service import provision
 
-# Sign-ins and answers kept for repeated requests: they end with the tenant that they belong to.
+# Sign-ins, a directory's tokens, and answers kept for repeated requests: they end with the tenant that they belong to.
 LEFT_OUT = frozenset(
     {
         "sessions",
@@ -40,6 +40,7 @@ LEFT_OUT = frozenset(
         "login_requests",
         "saml_logouts",
         "authorization_codes",
+        "scim_tokens",
         "idempotency_keys",
         *("invitations", "local_administrators"),  # ways in, that a copy elsewhere must not have
     }

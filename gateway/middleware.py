@@ -12,10 +12,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from auth.scim.service import authenticate as authenticate_directory
 from auth.tokens.errors import TokenRefused
 from auth.tokens.service import TokenVerifier
 from core import telemetry
 from core.access import OverQuota, Principal, RequestContext
+from core.database import Database
 from core.ids import new_id
 from core.limits import RateLimits, Window, per_minute
 from core.problems import NotFound, TooLarge, Unauthenticated
@@ -153,12 +155,14 @@ class AccessGate:
         settings: Settings,
         limits: RateLimits,
         tokens: TokenVerifier,
+        database: Database,
         counter: UsageCounter,
         platform: PlatformAccess,
     ) -> None:
         self._app = app
         self._limits = limits
         self._tokens = tokens
+        self._database = database
         self._counter = counter
         self._platform = platform
         self._address_limit = parse(settings.address_limit)
@@ -183,13 +187,17 @@ class AccessGate:
             return
         token = None if scope["path"] in CLIENT_PATHS else _bearer_token(scope)
         if token is not None:
-            context.principal = await self._authenticate(token, tenant, context)
+            context.principal = await self._authenticate(token, tenant, context, scope["path"])
             window = await self._count(context, tenant)
         elif scope["path"].startswith("/v1/"):
             raise Unauthenticated("Send an access token of this tenant as `Authorization: Bearer …`.")
         await self._app(scope, receive, _with_limit_headers(send, window))
 
-    async def _authenticate(self, token: str, tenant: TenantRecord, context: RequestContext) -> Principal:
+    async def _authenticate(
+        self, token: str, tenant: TenantRecord, context: RequestContext, path: str
+    ) -> Principal:
+        if path.startswith("/scim/"):
+            return await authenticate_directory(self._database, tenant.scope, token)
         try:
             return await self._tokens.verify(token, tenant, context.origin)
         except TokenRefused as refusal:

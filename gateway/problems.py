@@ -13,6 +13,8 @@ from sqlalchemy.orm.exc import StaleDataError
 from starlette.exceptions import HTTPException
 from starlette.types import Scope
 
+from auth.scim.errors import MEDIA_TYPE as SCIM
+from auth.scim.errors import scim_error
 from core.problems import Invalid, NotFound, Problem, Stale, TooLarge, Unavailable
 from gateway.pages import render_page
 
@@ -127,6 +129,9 @@ def render(problem: Problem, scope: Scope) -> Response:
     request_id: str = scope["state"]["context"].request_id
     if _wants_page(scope):
         return render_page(problem, request_id)
+    if scope["path"].startswith("/scim/"):
+        status, document = scim_error(problem)
+        return JSONResponse(document, status, headers=problem.headers, media_type=SCIM)
     return JSONResponse(
         problem.document(request_id), problem.status, headers=problem.headers, media_type=problem.media_type
     )

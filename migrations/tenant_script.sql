@@ -153,6 +153,9 @@ CREATE TABLE users (
     granted_roles TEXT[] DEFAULT '{}' NOT NULL, 
     active BOOLEAN DEFAULT 'true' NOT NULL, 
     invited_at TIMESTAMP WITH TIME ZONE, 
+    provisioned_at TIMESTAMP WITH TIME ZONE, 
+    scim_external_id TEXT, 
+    profile JSONB DEFAULT '{}' NOT NULL, 
     last_sign_in_at TIMESTAMP WITH TIME ZONE, 
     id UUID NOT NULL, 
     created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
@@ -164,6 +167,51 @@ CREATE TABLE users (
 );
 
 CREATE INDEX ix_users_email ON users (lower(email));
+
+CREATE INDEX ix_users_external_id ON users (external_id);
+
+CREATE INDEX ix_users_scim_external_id ON users (scim_external_id);
+
+CREATE UNIQUE INDEX uq_users_user_name ON users (lower(user_name));
+
+CREATE TABLE groups (
+    display_name TEXT NOT NULL, 
+    external_id TEXT, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_groups PRIMARY KEY (id)
+);
+
+CREATE UNIQUE INDEX uq_groups_display_name ON groups (lower(display_name));
+
+CREATE INDEX ix_groups_external_id ON groups (external_id);
+
+CREATE TABLE group_members (
+    group_id UUID NOT NULL, 
+    user_id UUID NOT NULL, 
+    CONSTRAINT pk_group_members PRIMARY KEY (group_id, user_id), 
+    CONSTRAINT fk_group_members_group_id FOREIGN KEY(group_id) REFERENCES groups (id) ON DELETE CASCADE, 
+    CONSTRAINT fk_group_members_user_id FOREIGN KEY(user_id) REFERENCES users (id)
+);
+
+CREATE INDEX ix_group_members_user_id ON group_members (user_id);
+
+CREATE TABLE scim_tokens (
+    name TEXT NOT NULL, 
+    token_hash TEXT NOT NULL, 
+    expires_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    last_used_at TIMESTAMP WITH TIME ZONE, 
+    revoked_at TIMESTAMP WITH TIME ZONE, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_scim_tokens PRIMARY KEY (id), 
+    CONSTRAINT uq_scim_tokens_name UNIQUE (name), 
+    CONSTRAINT uq_scim_tokens_token_hash UNIQUE (token_hash)
+);
 
 CREATE TABLE login_requests (
     connection_id UUID, 

@@ -1,6 +1,7 @@
 """The people of a tenant."""
 
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, UniqueConstraint, text
@@ -14,7 +15,8 @@ class User(Row, TenantBase):
     whoever was invited gets both at the first sign-in. For a patient in the care of a machine client it is the client.
 
     `mapped_roles` are what the provider's groups brought at the last sign-in, `granted_roles` what was given here.
-    Several people may have one e-mail address: families do.
+    Several people may have one e-mail address: families do. `provisioned_at` is when the tenant's directory brought
+    them or took them over by SCIM; it calls them `scim_external_id`, and `profile` is what else it told, in its form.
     """
 
     __tablename__ = "users"
@@ -22,10 +24,11 @@ class User(Row, TenantBase):
         UniqueConstraint("connection_id", "external_id"),
         CheckConstraint("(connection_id IS NULL) = (external_id IS NULL)", name="known_by_a_connection"),
         Index("ix_users_email", text("lower(email)")),
+        Index("uq_users_user_name", text("lower(user_name)"), unique=True),
     )
 
     connection_id: Mapped[UUID | None]
-    external_id: Mapped[str | None]
+    external_id: Mapped[str | None] = mapped_column(index=True)
     user_name: Mapped[str | None]
     email: Mapped[str | None]
     display_name: Mapped[str]
@@ -33,6 +36,9 @@ class User(Row, TenantBase):
     granted_roles: Mapped[list[str]] = mapped_column(default=list, server_default="{}")
     active: Mapped[bool] = mapped_column(default=True, server_default="true")
     invited_at: Mapped[datetime | None]
+    provisioned_at: Mapped[datetime | None]
+    scim_external_id: Mapped[str | None] = mapped_column(index=True)
+    profile: Mapped[dict[str, Any]] = mapped_column(default=dict, server_default="{}")
     last_sign_in_at: Mapped[datetime | None]
 
     @property

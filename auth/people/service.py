@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, delete, func, or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from auth.connections.domains import domain_of
@@ -15,6 +15,7 @@ from auth.invitations.models import Invitation
 from auth.people import seats
 from auth.people.errors import UserNotFound
 from auth.people.models import SignInSession, User
+from auth.scim.models import Group, GroupMember
 from core.access import Principal
 from core.clock import utcnow
 from core.database import Database, TenantScope, TenantSession
@@ -102,7 +103,8 @@ async def admit(
         raise SignInRefused("login.deactivated", "the person was deactivated here")
     user.email = email or user.email
     user.display_name = display_name or user.display_name
-    user.mapped_roles, user.last_sign_in_at = roles, utcnow()
+    user.mapped_roles = sorted({*roles, *await _roles_by_groups(session, connection, user.id)})
+    user.last_sign_in_at = utcnow()
     if seats.takes_one(user.roles) and not seated:
         try:
             await seats.take(session, seat_limit)
@@ -118,7 +120,8 @@ async def _known_user(
     email: str | None,
     invitation_id: UUID | None,
 ) -> User | None:
-    """Who is called `external_id` by the connection, or else was invited and is bound to that name from now on."""
+    """Who is called `external_id` by the connection, or else was invited, or brought by the tenant's directory under
+    that name or address, and is bound to it from now on."""
     known = select(User).where(User.connection_id == connection.id, User.external_id == external_id)
     user: User | None = await session.scalar(known.with_for_update())
     if email is not None and connection.email_domains and domain_of(email) not in connection.email_domains:
@@ -130,14 +133,25 @@ async def _known_user(
         await _bind(session, invited, connection, external_id)
         return invited
     # Patients sign themselves up where they please; an address that they show there makes nobody a physician here.
-    if user is not None or email is None or connection.audience == "patients":
+    if user is not None or connection.audience == "patients":
         return user
+    believed = [
+        name
+        for name in (external_id, email)
+        if name and (not connection.email_domains or domain_of(name) in connection.email_domains)
+    ]
+    brought = or_(
+        func.lower(User.user_name).in_([name.lower() for name in believed]),
+        User.scim_external_id.in_(believed),
+    )
+    by_email = func.lower(User.email).in_([email.lower()] if email else [])
     waiting = select(User).where(
-        User.external_id.is_(None), func.lower(User.email) == email.lower(), seats.not_lapsed()
+        User.external_id.is_(None),
+        or_(by_email & seats.not_lapsed(), User.provisioned_at.is_not(None) & brought),
     )
     found = (await session.scalars(waiting.limit(2).with_for_update())).all()
     if len(found) > 1:
-        raise SignInRefused("login.ambiguous-email", "several invited people have this e-mail address")
+        raise SignInRefused("login.ambiguous-email", "several people here have this name or e-mail address")
     for user in found:
         await _bind(session, user, connection, external_id)
     return found[0] if found else None
@@ -146,6 +160,13 @@ async def _known_user(
 async def _bind(session: TenantSession, user: User, connection: Connection, external_id: str) -> None:
     user.connection_id, user.external_id = connection.id, external_id
     await session.execute(delete(Invitation).where(Invitation.user_id == user.id))
+
+
+async def _roles_by_groups(session: TenantSession, connection: Connection, user_id: UUID) -> set[str]:
+    """What the connection makes of the groups in which the tenant's directory has put somebody."""
+    names = select(Group.display_name).join(GroupMember).where(GroupMember.user_id == user_id)
+    mapping = connection.role_mapping
+    return {mapping[name] for name in await session.scalars(names) if name in mapping}
 
 
 async def _make_known(session: TenantSession, known_by: UUID, external_id: str, display_name: str) -> User:

@@ -177,6 +177,9 @@ def upgrade() -> None:
         sa.Column("granted_roles", postgresql.ARRAY(sa.Text()), server_default="{}", nullable=False),
         sa.Column("active", sa.Boolean(), server_default="true", nullable=False),
         sa.Column("invited_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("provisioned_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("scim_external_id", sa.Text(), nullable=True),
+        sa.Column("profile", postgresql.JSONB(astext_type=sa.Text()), server_default="{}", nullable=False),
         sa.Column("last_sign_in_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -189,6 +192,47 @@ def upgrade() -> None:
         sa.UniqueConstraint("connection_id", "external_id", name=op.f("uq_users_connection_id_external_id")),
     )
     op.create_index("ix_users_email", "users", [sa.text("lower(email)")], unique=False)
+    op.create_index(op.f("ix_users_external_id"), "users", ["external_id"], unique=False)
+    op.create_index(op.f("ix_users_scim_external_id"), "users", ["scim_external_id"], unique=False)
+    op.create_index("uq_users_user_name", "users", [sa.text("lower(user_name)")], unique=True)
+    op.create_table(
+        "groups",
+        sa.Column("display_name", sa.Text(), nullable=False),
+        sa.Column("external_id", sa.Text(), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_groups")),
+    )
+    op.create_index("uq_groups_display_name", "groups", [sa.text("lower(display_name)")], unique=True)
+    op.create_index(op.f("ix_groups_external_id"), "groups", ["external_id"], unique=False)
+    op.create_table(
+        "group_members",
+        sa.Column("group_id", sa.Uuid(), nullable=False),
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["group_id"], ["groups.id"], name=op.f("fk_group_members_group_id"), ondelete="CASCADE"
+        ),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_group_members_user_id")),
+        sa.PrimaryKeyConstraint("group_id", "user_id", name=op.f("pk_group_members")),
+    )
+    op.create_index(op.f("ix_group_members_user_id"), "group_members", ["user_id"], unique=False)
+    op.create_table(
+        "scim_tokens",
+        sa.Column("name", sa.Text(), nullable=False),
+        sa.Column("token_hash", sa.Text(), nullable=False),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_scim_tokens")),
+        sa.UniqueConstraint("name", name=op.f("uq_scim_tokens_name")),
+        sa.UniqueConstraint("token_hash", name=op.f("uq_scim_tokens_token_hash")),
+    )
     op.create_table(
         "login_requests",
         sa.Column("connection_id", sa.Uuid(), nullable=True),
