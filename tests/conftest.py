@@ -16,4 +16,5 @@ pytest_plugins = [
     "tests.fixtures.fleet",
     "tests.fixtures.redis",
     "tests.fixtures.world",
+    "tests.fixtures.saml_peers",
 ]
