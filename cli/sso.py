@@ -10,6 +10,7 @@ from cli.refusals import refusals
 from cli.run import in_control
 from cli.sso_oidc import oidc
 from cli.sso_saml import saml
+from cli.sso_test import look_at_connection
 from cli.tenants import Slug
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from core.database import ControlSession
 
 app = typer.Typer(no_args_is_help=True, help="Connect a tenant to its identity provider.")
+saml.command("test")(look_at_connection)
 app.add_typer(saml, name="saml")
 app.add_typer(oidc, name="oidc")
 app.command("attack-test")(attack_test)

@@ -140,6 +140,16 @@ def test_metadata_is_fetched_where_it_is_published_and_the_rest_changed_by_itsel
         )
         assert "DERMADETECT_SSO_FETCH_ALLOW" in command.run(*set_it, code=1).stderr
         command.run(*set_it, "--preset", "entra", "--name-attribute", "cn", sso_fetch_allow="127.0.0.1")
+        test = (*saml, "test", acme, *connection)
+        looked = {
+            each["name"]: each
+            for each in json.loads(command.run(*test, "--json", sso_fetch_allow="127.0.0.1").stdout)
+        }
+        assert {each["state"] for each in looked.values()} == {"ok"}
+        assert looked["roles"]["detail"] == "It gives physician."
+        assert "DERMADETECT_SSO_FETCH_ALLOW" in command.run(*test, code=1).stdout
+    assert "cannot be reached" in command.run(*test, sso_fetch_allow="127.0.0.1", code=1).stdout
+    assert "no such connection" in command.run(*saml, "test", acme, "--connection", "none", code=1).stderr
     policies = ("--require-encryption", "--provision", "invited", "--email-domain", "Acme.example")
     after = json.loads(command.run(*saml, "set", acme, *connection, *policies, "--json").stdout)
     assert after["idp_metadata_url"] == f"{url}/metadata"
