@@ -47,6 +47,7 @@ async def _somebody(stage: Stage, at: Visitor) -> tuple[UUID, str]:
             email=None,
             display_name="Robin Roe",
             roles=["referrer"],
+            seat_limit=record.limits["seats"],
             client_id=(await session.scalars(select(OAuthClient.id))).one(),
         )
         started.expires_at = utcnow() + timedelta(hours=10)  # as if the app had taken it up

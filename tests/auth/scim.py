@@ -102,6 +102,7 @@ async def signed_in(
             email=email,
             display_name=None,
             roles=list(roles),
+            seat_limit=record.limits["seats"],
             client_id=client.id,
         )
     origin = world.settings.origin_of(record.home_host)
