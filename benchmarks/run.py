@@ -22,6 +22,7 @@ import benchmarks.kill_latency
 import benchmarks.metadata
 import benchmarks.provisioning
 import benchmarks.request
+import benchmarks.saml
 import benchmarks.session
 import benchmarks.tenancy_throughput
 import benchmarks.upload
@@ -30,6 +31,7 @@ from benchmarks.measure import ROUNDS, WARM_UPS, Result
 BENCHMARKS: Mapping[str, Callable[[], Coroutine[Any, Any, list[Result]]]] = {
     "session": benchmarks.session.run,
     "request": benchmarks.request.run,
+    "saml": benchmarks.saml.run,
     "token": benchmarks.access_token.run,
     "metadata": benchmarks.metadata.run,
     "upload": benchmarks.upload.run,
