@@ -48,6 +48,8 @@ from reference.idp.response import Answer, unsigned_response
 from tenants.directory.cache import Directory
 from tenants.directory.service import find_tenant
 
+NOWHERE = "https://attack-test.invalid/"
+
 
 class BadCapture(Invalid):
     slug, title = "bad-capture", "Not a captured response"
@@ -96,7 +98,7 @@ class Rehearsal:
     async def begin(self) -> Begun:
         """Begin a sign-in, and read its request as the identity provider would: signature, issuer and addresses."""
         secret = secrets.token_urlsafe(32)
-        asked = Asked(self.client_id, "https://attack-test.invalid/", "", None, "")
+        asked = Asked(self.client_id, NOWHERE, "", None, "")
         url = await begin(self.database, self.keys, self.where, self.connection, asked, browser_secret=secret)
         known = {self.sp.entity_id: self.sp}
         return Begun(read_request(urlsplit(url).query, known, self.idp.sso_url), secret)
@@ -187,7 +189,7 @@ async def rehearsing(
             scene = _scene(response, sp, key)
             try:
                 idp.certificates = [key.certificate_pem.decode()]
-                client = await register_client(session, "attack-test", "Attack test", [])
+                client = await register_client(session, "attack-test", "Attack test", [NOWHERE])
                 if connection.provision == "invited":
                     session.add(_invited(scene, connection))
                 await session.flush()

@@ -17,6 +17,8 @@ CHECKS: dict[str, str] = {
     "login.no-role": "None of the person's groups is mapped to a role, and none was granted here. Map a group with "
     "`--role`, or see that the provider sends groups at all.",
     "login.not-invited": "The person is not known here, and the connection makes nobody known. Invite them first.",
+    "login.no-seat": "The person would be one more than the plan has seats. Deactivate somebody, or raise the limit "
+    "(`quotas set TENANT seats N`).",
     "login.other-browser": "Another browser began this sign-in: cookies are off, a link was passed on, or somebody tried "
     "to sign a person in as somebody else.",
     "login.transient-name-id": "The NameID is new at every sign-in. Set its format to persistent at the provider.",

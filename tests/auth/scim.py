@@ -76,12 +76,13 @@ async def made_group(directory: httpx.AsyncClient, *members: str, **attributes: 
 
 
 async def connection(world: World, slug: str = "acme", **changes: Any) -> Connection:
-    """A connection of the tenant, as its provider's sign-ins find it."""
+    """A connection of the tenant, as its provider's sign-ins find it; nobody else is sent there."""
     async with world.admin.control() as session:
         tenant = await find_tenant(session, slug)
         row = new_connection(
             tenant, f"c-{new_id()}", "oidc", groups="groups", email="email", full_name="name"
         )
+        row.enabled = False  # other tests' browsers go to the tenant's only one
         for attribute, value in changes.items():
             setattr(row, attribute, value)
         session.add(row)

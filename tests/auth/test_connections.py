@@ -294,6 +294,4 @@ async def test_discovery_says_as_much_of_unknown_domains_as_of_known_ones(severa
         assert await discover(unknown) == [{"name": "patients", "audience": "patients"}]
     assert (await http.post("/auth/discover", json={"email": "x" * 400})).status_code == 422
     other = await several.http("globex.localhost")
-    assert (await other.post("/auth/discover", json={"email": "jo@labs.example"})).json() == {
-        "connections": []
-    }
+    assert "labs" not in (await other.post("/auth/discover", json={"email": "jo@labs.example"})).text

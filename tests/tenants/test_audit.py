@@ -182,7 +182,7 @@ async def test_sealing_that_is_killed_half_way_leaves_nothing(world: World, log:
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE wait_event_type = 'Lock' AND query LIKE '%audit.seal%'"
         )
-        async with asyncio.timeout(5), world.database.control() as session:
+        async with asyncio.timeout(60), world.database.control() as session:
             while not await session.scalar(kill):
                 await asyncio.sleep(0.01)
         with pytest.raises(Exception, match=r"terminat|closed"):
