@@ -141,7 +141,7 @@ def show_one(slug: Slug, as_json: Json = False) -> None:
     from tenants.directory.service import find_tenant
 
     tenant = in_control(lambda session: find_tenant(session, slug))
-    show(shown(tenant), as_json=as_json, title=tenant.name)
+    show(shown(tenant) | {"login_group": tenant.login_group}, as_json=as_json, title=tenant.name)
 
 
 @app.command()
@@ -225,7 +225,6 @@ def shown(tenant: "Tenant") -> dict[str, Any]:
         "host": tenant.home_host,
         "key": tenant.key,
         "cell": tenant.cell,
-        "login_group": tenant.login_group,
         "schema": tenant.scope.schema,
         "container": tenant.scope.container,
         "schema_revision": tenant.schema_revision,
