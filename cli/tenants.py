@@ -141,7 +141,8 @@ def show_one(slug: Slug, as_json: Json = False) -> None:
     from tenants.directory.service import find_tenant
 
     tenant = in_control(lambda session: find_tenant(session, slug))
-    show(shown(tenant) | {"login_group": tenant.login_group}, as_json=as_json, title=tenant.name)
+    further = {"login_group": tenant.login_group} if tenant.login_group else {}
+    show(shown(tenant) | further, as_json=as_json, title=tenant.name)
 
 
 @app.command()

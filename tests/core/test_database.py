@@ -10,8 +10,9 @@ import pytest
 from sqlalchemy import TextClause, text
 from sqlalchemy.exc import DBAPIError, ProgrammingError
 
-from core.database import Database, TenantScope, TenantSession
+from core.database import AdminDatabase, Database, TenantScope, TenantSession
 from core.statements import compiled
+from gateway.assembly import open_admin_database
 from tenants.directory.service import next_epoch
 from tests.fixtures.world import World
 
@@ -274,19 +275,27 @@ async def test_a_server_that_vanished_without_a_word_is_given_up(world: World, a
         await asyncio.gather(*(writer.wait_closed() for writer in writers), return_exceptions=True)
 
 
+@pytest.fixture
+async def admin(world: World) -> AsyncIterator[AdminDatabase]:
+    """The operator's login with no connection kept yet."""
+    opened = open_admin_database(world.settings)
+    yield opened
+    await opened.close()
+
+
 async def test_a_connection_for_ddl_is_used_again_with_nothing_left_on_it_but_not_for_ever(
-    world: World,
+    admin: AdminDatabase,
 ) -> None:
     seen = []
     for _ in range(60):
-        async with world.admin.kept_connection() as connection:
+        async with admin.kept_connection() as connection:
             seen.append(await connection.fetchval("SELECT pg_backend_pid()"))
             assert await connection.fetchval("SELECT current_user = session_user")
             held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid()"
             assert await connection.fetchval(held) == 0
             await connection.execute("SET ROLE dermadetect_owner; SELECT pg_advisory_lock(4711)")
     assert 1 < len(set(seen)) <= 3
-    async with world.admin.kept_connection() as connection:
+    async with admin.kept_connection() as connection:
         left = await connection.fetchval("SELECT pg_backend_pid()")
         await connection.execute("BEGIN")
         with pytest.raises(asyncpg.PostgresSyntaxError):
@@ -294,11 +303,11 @@ async def test_a_connection_for_ddl_is_used_again_with_nothing_left_on_it_but_no
         await connection.execute("ROLLBACK")
 
     async def break_off() -> None:
-        async with world.admin.kept_connection() as connection:
+        async with admin.kept_connection() as connection:
             assert await connection.fetchval("SELECT pg_backend_pid()") == left
             await connection.execute("BEGIN; nonsense")
 
     with pytest.raises(asyncpg.PostgresSyntaxError):
         await break_off()
-    async with world.admin.kept_connection() as connection:
+    async with admin.kept_connection() as connection:
         assert await connection.fetchval("SELECT pg_backend_pid()") != left
