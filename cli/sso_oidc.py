@@ -10,7 +10,7 @@ import typer
 
 from cli.output import Json, show, tell
 from cli.run import FAILED, admin_database, fail, in_control, read_file, run, settings
-from cli.sso_saml import Named, named, roles_of
+from cli.sso_saml import Named, forget, named, roles_of
 from cli.tenants import Slug
 
 if TYPE_CHECKING:
@@ -157,19 +157,7 @@ def remove_connection(slug: Slug, connection: Named = "main") -> None:
 
     dermadetect sso oidc remove acme --connection old
     """
-
-    async def work(session: "ControlSession") -> bool:
-        from auth.connections.settings import remove_connection as remove
-        from auth.oidc.settings import find_oidc
-        from tenants.directory.service import find_tenant
-
-        tenant = await find_tenant(session, slug, lock=True)
-        found = await find_oidc(session, tenant, connection)
-        if found is not None:
-            await remove(session, tenant, found[0])
-        return found is not None
-
-    tell("It is removed." if in_control(work) else "There is no such connection; nothing was changed.")
+    forget(slug, connection, "oidc")
 
 
 @oidc.command("test")

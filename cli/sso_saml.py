@@ -168,15 +168,20 @@ def remove_connection(slug: Slug, connection: Named = "main") -> None:
     dermadetect sso saml remove acme --connection old
     """
 
+    forget(slug, connection, "saml")
+
+
+def forget(slug: str, connection: str, kind: str) -> None:
+    """Remove a connection of this kind, and tell whether there was one."""
+
     async def work(session: "ControlSession") -> bool:
-        from auth.connections.settings import remove_connection
-        from auth.saml.settings import find_saml
+        from auth.connections.settings import find_connection, remove_connection
         from tenants.directory.service import find_tenant
 
         tenant = await find_tenant(session, slug, lock=True)
-        found = await find_saml(session, tenant, connection)
+        found = await find_connection(session, tenant, connection, kind)
         if found is not None:
-            await remove_connection(session, tenant, found[0])
+            await remove_connection(session, tenant, found)
         return found is not None
 
     tell("It is removed." if in_control(work) else "There is no such connection; nothing was changed.")

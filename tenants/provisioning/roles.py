@@ -38,10 +38,10 @@ async def create_role(connection: asyncpg.Connection, role: str) -> None:
 
     Citus connects to its nodes as the current role, so there it must have LOGIN; it has no password.
     """
-    login = "LOGIN" if await has_citus(connection) else "NOLOGIN"
     await connection.execute(
-        f"DO $$ BEGIN IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') "
-        f"THEN CREATE ROLE {role} {login}; END IF; END $$"
+        f"DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN NULL; "
+        f"ELSIF EXISTS (SELECT FROM pg_extension WHERE extname = 'citus') THEN CREATE ROLE {role} LOGIN; "
+        f"ELSE CREATE ROLE {role} NOLOGIN; END IF; END $$"
     )
 
 
