@@ -74,12 +74,12 @@ def _memory_gib() -> float:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
 
 
-def _kept(path: Path, benchmark_names: set[str]) -> list[Result]:
+def _kept(path: Path, name: str) -> list[Result]:
     """Rows of an earlier run that this one does not replace."""
     if not path.exists():
         return []
     rows = [Result(**row) for row in json.loads(path.read_text())]
-    return [row for row in rows if row.name.partition(".")[0] not in benchmark_names]
+    return [row for row in rows if row.name.partition(".")[0] != name]
 
 
 def _table(results: list[Result]) -> str:
@@ -114,24 +114,26 @@ others'. What each measures, and against what, stands at the top of `benchmarks/
 """
 
 
+def _keep(name: str, rows: list[Result], measured: str) -> None:
+    """Replace one benchmark's rows in both files."""
+    stored = _HERE / "results.json"
+    order = list(BENCHMARKS)
+    results = sorted(_kept(stored, name) + rows, key=lambda row: order.index(row.name.partition(".")[0]))
+    stored.write_text(json.dumps([asdict(row) for row in results], indent=2, ensure_ascii=False) + "\n")
+    (_HERE / "results.md").write_text(_report(results, measured))
+
+
 def main(chosen: list[str]) -> None:
     if unknown := set(chosen) - set(BENCHMARKS):
         sys.exit(f"no benchmark is called {', '.join(sorted(unknown))}; there are {', '.join(BENCHMARKS)}")
     names = chosen or list(BENCHMARKS)
-    rows: list[Result] = []
+    measured = "all" if not chosen else f"only {', '.join(names)}; the other rows are of an earlier run"
     for name in names:
         print(f"{name} …", flush=True)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            rows += runner.run(BENCHMARKS[name]())
-    stored = _HERE / "results.json"
-    order = list(BENCHMARKS)
-    results = sorted(
-        _kept(stored, set(names)) + rows, key=lambda row: order.index(row.name.partition(".")[0])
-    )
-    stored.write_text(json.dumps([asdict(row) for row in results], indent=2, ensure_ascii=False) + "\n")
-    measured = "all" if not chosen else f"only {', '.join(names)}; the other rows are of an earlier run"
-    (_HERE / "results.md").write_text(_report(results, measured))
-    print(_table(rows))
+            rows = runner.run(BENCHMARKS[name]())
+        _keep(name, rows, measured)  # at once: the next one may fail, and some take ten minutes
+        print(_table(rows), flush=True)
 
 
 if __name__ == "__main__":

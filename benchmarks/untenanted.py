@@ -5,6 +5,7 @@ from typing import Any
 import asyncpg
 from fastapi import FastAPI
 
+from core.cells import HOME
 from core.database import Database, TenantConnection, make_engine
 from core.settings import Settings
 from gateway.app import create_app
@@ -21,7 +22,7 @@ class _PlainConnection(TenantConnection):
 def create_untenanted(settings: Settings, *, role: str, search_path: str) -> FastAPI:
     """The application of these settings, for whose only tenant role and path are set when a connection is made."""
     parts = assemble(settings)
-    parts[Database]._tenants = make_engine(
+    parts[Database]._tenants[HOME, 0] = make_engine(
         f"{database_url(settings)}?role={role}&search_path={search_path}",
         _PlainConnection,
         pool_size=settings.database_pool_size,
