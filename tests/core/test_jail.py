@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 import pytest
+import uvloop
 
 from core.jail import Jail, JailCrash, JailTimeout
 from core.problems import Unavailable
@@ -75,3 +76,28 @@ async def test_a_caller_that_gives_up_frees_the_worker(jail: Jail) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert await asyncio.wait_for(jail.run(10, abs, -1), 5) == 1
+
+
+def test_an_event_loop_that_never_idles_does_not_keep_the_answers_away() -> None:
+    """The pool's threads get their turns: twenty answers took half a minute while they did not."""
+
+    async def turn() -> None:
+        while True:
+            sum(range(5_000))
+            await asyncio.sleep(0)
+
+    async def ask() -> None:
+        own = Jail(workers=1)
+        turns: list[asyncio.Task[None]] = []
+        try:
+            await own.run(10, abs, -1)
+            turns += [asyncio.create_task(turn()) for _ in range(20)]
+            async with asyncio.timeout(10):
+                for number in range(20):
+                    assert await own.run(10, abs, -number) == number
+        finally:
+            for each in turns:
+                each.cancel()
+            own.close()
+
+    uvloop.run(ask())  # what the gateway is served by
