@@ -17,7 +17,7 @@ from migrations.rendering import Branch, head, history, render
 from migrations.runner import LOCK_TIMEOUT_MS, empty_schema
 from tenants.directory.models import Tenant
 from tenants.directory.service import find_tenant
-from tenants.provisioning.roles import OWNER, create_role
+from tenants.provisioning.roles import OWNER, new_role
 
 AT_ONCE = 200  # schemas in one query
 
@@ -188,9 +188,8 @@ async def _expected(database: AdminDatabase, cell: str, branch: Branch, revision
         transaction = connection.transaction()
         await transaction.start()
         try:
-            await create_role(connection, scope.role)
             await connection.execute(
-                f"SET LOCAL ROLE {OWNER}; SET LOCAL search_path = {scope.schema}, extensions, pg_temp;\n"
+                f"{new_role(scope.role)}SET LOCAL ROLE {OWNER}; SET LOCAL search_path = {scope.schema}, extensions, pg_temp;\n"
                 f"{empty_schema(scope)}{render(branch, None, revision)}\n"
                 "SET LOCAL search_path = pg_catalog, pg_temp;"
             )

@@ -14,11 +14,11 @@ from migrations.rendering import after, head, render, tenant_script
 from tenants.provisioning.roles import (
     OWNER,
     create_login,
-    create_role,
+    distributed,
     grant_control,
-    grant_switch,
-    has_citus,
+    new_role,
     prepare_owner,
+    switch_to,
 )
 
 LOCK_TIMEOUT_MS = 3_000
@@ -89,11 +89,11 @@ async def create_schema(
             login = group_login(login_of(gateway_url), scope.group)
             if scope.group:
                 await create_login(connection, login, unquote(urlsplit(gateway_url).password or ""))
-            await create_role(connection, scope.role)
-            await grant_switch(connection, scope.role, login)
-            await connection.execute(schema_script(scope, revision))
-            if await has_citus(connection):
-                await connection.execute(f"SELECT citus_schema_distribute('{scope.schema}')")
+            switch = switch_to(scope.role, login, connection.get_server_version().major)
+            # One message: the server does not wait for us between its statements.
+            await connection.execute(
+                new_role(scope.role) + switch + schema_script(scope, revision) + distributed(scope.schema)
+            )
         elif before != head("tenant") and revision in (None, head("tenant")):
             await connection.execute(_as_owner(scope.schema) + render("tenant", before))
 

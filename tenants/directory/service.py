@@ -232,8 +232,8 @@ async def move(
         raise WrongState(
             f"{tenant.slug} is {tenant.state}; only a tenant that is {' or '.join(sources)} can become {target}."
         )
-    tenant.state, tenant.state_reason = target, reason
-    tenant.epoch = await next_epoch(session)
+    epoch = await next_epoch(session)
+    tenant.state, tenant.state_reason, tenant.epoch = target, reason, epoch
     record(session, tenant, f"tenant.{target}", reason=reason)
     await session.flush()
     return tenant
@@ -254,8 +254,9 @@ async def resume(session: ControlSession, slug: str) -> Tenant:
 async def activate(session: ControlSession, tenant: Tenant, schema_revision: str) -> Tenant:
     """The last step of provisioning: from now on the tenant is served."""
     locked = await session.get_one(Tenant, tenant.id, with_for_update=True)
-    locked.schema_revision = schema_revision
-    return await move(session, locked, sources=("provisioning",), target="active", reason=None)
+    with session.no_autoflush:  # all in one UPDATE
+        locked.schema_revision = schema_revision
+        return await move(session, locked, sources=("provisioning",), target="active", reason=None)
 
 
 async def begin_rollback(session: ControlSession, slug: str, name: str, plan: str) -> Tenant:

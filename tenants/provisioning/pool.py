@@ -13,7 +13,7 @@ from core.database import AdminDatabase, ControlSession
 from tenants.directory.models import Tenant
 from tenants.directory.service import free_group, new_key
 from tenants.plans.models import Plan
-from tenants.provisioning.service import Step, do_steps
+from tenants.provisioning.service import Step, do_steps, steps_in_ledger
 
 
 async def fill_pool(
@@ -35,7 +35,8 @@ async def fill_pool(
                 if ready >= size:
                     return made
                 tenant = await _unready(session, schema_revision) or await _reserve(session)
-            await do_steps(database, steps, tenant)
+                done = await steps_in_ledger(session, tenant.id, "done")
+            await do_steps(database, steps, tenant, done)
             async with database.control() as session:
                 row = await session.get_one(Tenant, tenant.id, with_for_update=True)
                 row.schema_revision = schema_revision

@@ -33,15 +33,23 @@ async def has_citus(connection: asyncpg.Connection) -> bool:
     )
 
 
-async def create_role(connection: asyncpg.Connection, role: str) -> None:
-    """Create a role that nobody signs in with, unless it exists. `role` is a checked identifier of ours.
+def new_role(role: str) -> str:
+    """The SQL that creates a role that nobody signs in with, unless it exists. `role` is a checked identifier of ours.
 
     Citus connects to its nodes as the current role, so there it must have LOGIN; it has no password.
     """
-    await connection.execute(
+    return (
         f"DO $$ BEGIN IF EXISTS (SELECT FROM pg_roles WHERE rolname = '{role}') THEN NULL; "
         f"ELSIF EXISTS (SELECT FROM pg_extension WHERE extname = 'citus') THEN CREATE ROLE {role} LOGIN; "
-        f"ELSE CREATE ROLE {role} NOLOGIN; END IF; END $$"
+        f"ELSE CREATE ROLE {role} NOLOGIN; END IF; END $$;\n"
+    )
+
+
+def distributed(schema: str) -> str:
+    """The SQL that has Citus, where it is, place a schema on one of its nodes."""
+    return (
+        "DO $$ BEGIN IF EXISTS (SELECT FROM pg_extension WHERE extname = 'citus') "
+        f"THEN PERFORM citus_schema_distribute('{schema}'); END IF; END $$;\n"
     )
 
 
@@ -58,15 +66,15 @@ async def create_login(connection: asyncpg.Connection, login: str, password: str
         await connection.execute(await connection.fetchval(made, login, password))
 
 
-async def grant_switch(connection: asyncpg.Connection, role: str, login: str) -> None:
-    """Let `login` switch to `role` without inheriting its rights."""
-    options = " WITH INHERIT FALSE, SET TRUE" if connection.get_server_version().major >= 16 else ""
-    await connection.execute(f'GRANT {role} TO "{login}"{options}')
+def switch_to(role: str, login: str, server_version: int) -> str:
+    """The SQL that lets `login` switch to `role` without inheriting its rights."""
+    options = " WITH INHERIT FALSE, SET TRUE" if server_version >= 16 else ""
+    return f'GRANT {role} TO "{login}"{options};\n'
 
 
 async def prepare_owner(connection: asyncpg.Connection) -> None:
     """Make `dermadetect_owner`, let the operator act as it, and give it the right to create schemas."""
-    await create_role(connection, OWNER)
+    await connection.execute(new_role(OWNER))
     await connection.execute(f"GRANT {OWNER} TO CURRENT_USER")
     database = await connection.fetchval("SELECT quote_ident(current_database())")
     await connection.execute(f"GRANT CREATE ON DATABASE {database} TO {OWNER}")

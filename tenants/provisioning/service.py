@@ -6,7 +6,7 @@ steps done before, and is claimed in one transaction.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence, Set
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -14,7 +14,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from core.cells import HOME, CellUnknown
-from core.database import AdminDatabase
+from core.database import AdminDatabase, ControlSession
 from core.ids import new_id
 from tenants.directory import service as directory
 from tenants.directory.errors import WrongState
@@ -77,22 +77,22 @@ async def provision(
                 cell=cell,
                 successor_of=successor_of,
             )
-        done = await _steps_in_ledger(database, tenant.id, "done")
+            done = await steps_in_ledger(session, tenant.id, "done")
         if done - {step.name for step in steps} - {ADMINISTRATOR}:
             raise WrongState(
                 f"{tenant.slug} was made in another way, or from another bundle; choose another slug, or finish that."
             )
         if tenant.state != "provisioning":
             if last and tenant.state == "active":
-                await do_steps(database, [last], tenant, progress)
+                await do_steps(database, [last], tenant, done, progress)
             return tenant
         if successor_of:
             for step in steps:  # each builds on those before it
-                await do_steps(database, [step], tenant, progress)
+                await do_steps(database, [step], tenant, done, progress)
         else:
-            await do_steps(database, steps, tenant, progress)
+            await do_steps(database, steps, tenant, done, progress)
         if last:
-            await do_steps(database, [last], tenant, progress)
+            await do_steps(database, [last], tenant, done, progress)
         async with database.control() as session:
             return await directory.activate(session, tenant, schema_revision)
 
@@ -114,7 +114,7 @@ async def roll_back(
     async with database.one_at_a_time("provision", slug):
         async with database.control() as session:
             tenant = await directory.begin_rollback(session, slug, name, plan)
-        undone = await _steps_in_ledger(database, tenant.id, "undone")
+            undone = await steps_in_ledger(session, tenant.id, "undone")
         for step in reversed(steps):
             if step.undo and step.name not in undone:
                 await step.undo(tenant)
@@ -125,11 +125,14 @@ async def roll_back(
 
 
 async def do_steps(
-    database: AdminDatabase, steps: Sequence[Step], tenant: Tenant, progress: Progress = lambda step: None
+    database: AdminDatabase,
+    steps: Sequence[Step],
+    tenant: Tenant,
+    done: Set[str],
+    progress: Progress = lambda step: None,
 ) -> None:
-    """Do what is left to be done, all at once: the database is at work on the schema while the keys are made.
+    """Do those steps that are not `done`, all at once: the database is at work on the schema while the keys are made.
     A step that fails does not stop the others; then raises what it raised."""
-    done = await _steps_in_ledger(database, tenant.id, "done")
 
     async def attempt(step: Step) -> None:
         if step.always or step.name not in done:
@@ -142,10 +145,10 @@ async def do_steps(
             raise outcome
 
 
-async def _steps_in_ledger(database: AdminDatabase, tenant_id: UUID, act: str) -> set[str]:
-    async with database.control() as session:
-        of_tenant = select(ProvisioningStep.step).where(ProvisioningStep.tenant_id == tenant_id)
-        return set(await session.scalars(of_tenant.where(ProvisioningStep.act == act)))
+async def steps_in_ledger(session: ControlSession, tenant_id: UUID, act: str) -> set[str]:
+    """The names of a tenant's steps that are `done`, or `undone`."""
+    of_tenant = select(ProvisioningStep.step).where(ProvisioningStep.tenant_id == tenant_id)
+    return set(await session.scalars(of_tenant.where(ProvisioningStep.act == act)))
 
 
 async def _record(database: AdminDatabase, tenant_id: UUID, step: Step, act: str) -> None:
