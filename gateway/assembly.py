@@ -165,7 +165,14 @@ def assemble(settings: Settings) -> Parts:
         UsageCounter(database),
         Bells(database),
         PlatformAccess(open_admin_database(settings) if settings.platform_api else None),
-        Jail(settings.jail_workers, preload=("clinic.images.inspection", "clinic.reports.rendering")),
+        Jail(
+            settings.jail_workers,
+            preload=(
+                "clinic.images.inspection",
+                "clinic.images.entropy_coded",
+                "clinic.reports.rendering",
+            ),
+        ),
         Spool(settings.upload_directory, settings.upload_space_bytes),
         PasswordCheck(),
         SignInJail(max(1, settings.jail_workers // 2), preload=("auth.saml.validation",)),

@@ -52,8 +52,6 @@ _MOST_PARTS = 20_000  # segments or chunks: 20 MB in chunks of 1 KB, smaller tha
 _MOST_SCANS = 32  # progressive encoders write about ten
 
 _MARKER = re.compile(rb"\xff+[^\xff]")  # any number of fill bytes may stand before it
-# Inside a scan 0xFF is data when a zero follows, a restart marker D0–D7, or a fill byte before another 0xFF.
-_SCAN_END = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 
 # PNG, section 8.1: left, top, step across, step down of each of the seven interlaced passes
 _ADAM7 = (
@@ -114,6 +112,9 @@ def read_structure(data: bytes, kind: Kind) -> Structure:
 
 
 def _read_jpeg(data: bytes) -> Structure:
+    # Here, since it needs NumPy, and the gateway's own process does not.
+    from clinic.images.entropy_coded import end_of_scan
+
     if data[:2] != b"\xff\xd8":
         raise ImageDamaged("The file does not start as a JPEG does. Upload the original file.")
     jfif, exif, frame = b"", b"", b""
@@ -137,11 +138,11 @@ def _read_jpeg(data: bytes) -> Structure:
         position += 1 + length
         segment = range(position - length - 2, position)  # with one 0xFF before its marker
         if marker == _SOS:
-            end = _SCAN_END.search(data, position)
-            if not frame or not end:
+            end = end_of_scan(data, position)
+            if not frame or end is None:
                 raise struct.error("scan without a frame or an end")
-            _keep(kept, range(start, end.start()))
-            position, scans = end.start(), scans + 1
+            _keep(kept, range(start, end))
+            position, scans = end, scans + 1
             if scans > _MOST_SCANS:
                 raise ImageDamaged("The JPEG has too many scans. Save it anew as a plain JPEG.")
         elif marker in _FRAMES:

@@ -45,6 +45,7 @@ _SWITCH_S = 0.0001
 
 
 def _enter(memory_bytes: int, preload: tuple[str, ...]) -> None:
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's would start a thread for each processor, for nothing
     for module in preload:
         importlib.import_module(module)
     with contextlib.suppress(OSError, AttributeError):  # another C library
