@@ -32,7 +32,8 @@ from core.crypto import CannotOpen, new_key, seal, unseal
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_CHUNK = 256 * 1024  # bytes read or written at a time
+_CHUNK = 256 * 1024  # bytes read at a time
+_HEADER = 512  # bytes: longer than a file's first line
 _ABANDONED_S = 24 * 3600  # an unfinished upload of this age is not running any more
 
 
@@ -181,7 +182,7 @@ def _discard(file: BinaryIO, unfinished: Path) -> None:
 
 def _begin(unfinished: Path, header: bytes) -> BinaryIO:
     # Buffered, because closing a buffered file waits for a write that a cancelled task left in its thread.
-    file = unfinished.open("xb", _CHUNK)
+    file = unfinished.open("xb")
     file.write(header)
     return file
 
@@ -203,7 +204,7 @@ def _publish(file: BinaryIO, unfinished: Path, path: Path, name: str, overwrite:
 
 def _describe(path: Path, name: str, keep_open: bool = False) -> tuple[BlobInfo, BinaryIO | None]:
     """What is stored at `path`, and with `keep_open` the file, at the begin of its content."""
-    file = path.open("rb", _CHUNK)
+    file = path.open("rb", _CHUNK if keep_open else _HEADER)
     try:
         header = json.loads(file.readline())
         status = os.fstat(file.fileno())
