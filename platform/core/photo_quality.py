@@ -74,15 +74,19 @@ def measure_quality(picture: Image.Image, width: int, height: int) -> PhotoQuali
     """Measure a greyscale or RGB picture that `reduce_to_analysed` made of one with this width and height in pixels."""
     grey = picture.convert("L")
     histogram, pixels = grey.histogram(), grey.width * grey.height
-    least_channel = reduce(ImageChops.darker, picture.split())
     return PhotoQuality(
         width=width,
         height=height,
         focus=_focus(grey, sum(value * count for value, count in enumerate(histogram)) / pixels),
         dark=sum(histogram[:DARK]) / pixels,
         bright=sum(histogram[BRIGHT:]) / pixels,
-        white=sum(least_channel.histogram()[WHITE:]) / pixels,
+        # Where all colours are that bright, luminance is; looking at each takes as long as all the rest.
+        white=_white(picture) / pixels if any(histogram[WHITE:]) else 0.0,
     )
+
+
+def _white(picture: Image.Image) -> int:
+    return sum(reduce(ImageChops.darker, picture.split()).histogram()[WHITE:])
 
 
 def _focus(grey: Image.Image, brightness: float) -> float:
