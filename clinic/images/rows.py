@@ -54,7 +54,16 @@ def _lock(roles: Roles) -> SQLCompiler:
     return compiled(_case(roles).with_for_update(of=Case.__table__, key_share=True))
 
 
-_IMAGES = compiled(select(Image.__table__).where(_IMAGE.case_id == _CASE_ID).with_for_update())
+_SAME = (
+    select(Image.__table__)
+    .where(_IMAGE.case_id == _CASE_ID, _IMAGE.sha256 == bindparam("sha256", type_=Text()))
+    .with_for_update()
+    .cte("same")
+)
+_HOW_MANY = select(func.count(_IMAGE.id)).where(_IMAGE.case_id == _CASE_ID).subquery("counted")
+_IMAGES = compiled(
+    select(_HOW_MANY.c.count.label("how_many"), _SAME).outerjoin_from(_HOW_MANY, _SAME, true())
+)
 _RESERVE = compiled(
     insertion(
         Image.__table__,
@@ -128,12 +137,16 @@ async def find_upload(
     return _image(found[0]) if found[0]["id"] is not None else None
 
 
-async def lock_images(statements: Statements, principal: Principal, case_id: UUID) -> list[Image]:
-    """All photographs of a case that takes more of them, whose lock orders uploads to it. Raises as `find_upload`."""
+async def lock_images(
+    statements: Statements, principal: Principal, case_id: UUID, sha256: str
+) -> tuple[int, Image | None]:
+    """How many photographs a case has that takes more of them, and the one with this hash, locked; the case's lock
+    orders uploads to it. Raises as `find_upload`."""
     found = await statements.fetch(_lock(principal.roles), {"case_id": case_id, "subject": principal.subject})
     _require_open(found)
     # A statement of its own: the lock may have been waited for, and this must see what happened meanwhile.
-    return [_image(row) for row in await statements.fetch(_IMAGES, {"case_id": case_id})]
+    [row] = await statements.fetch(_IMAGES, {"case_id": case_id, "sha256": sha256})
+    return row["how_many"], _image(row) if row["id"] is not None else None
 
 
 async def reserve_new(statements: Statements, *, hints: list[str], **sent: Any) -> Image:

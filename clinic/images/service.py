@@ -130,11 +130,10 @@ async def _reserve(
 ) -> Image:
     """The photograph's row: stored, reserved by an earlier attempt and now by this one, or new."""
     # The case's lock orders attempts with the same photograph, and decides whether the case still takes one.
-    images = await lock_images(statements, principal, case_id)
+    how_many, image = await lock_images(statements, principal, case_id, inspected.sha256)
     growth = stored_size = inspected.size + len(inspected.display or b"") + len(inspected.thumbnail)
-    image = next((image for image in images if image.sha256 == inspected.sha256), None)
     if image is None:
-        if len(images) >= MAX_IMAGES:
+        if how_many >= MAX_IMAGES:
             raise TooManyImages(f"A case has at most {MAX_IMAGES} photographs.")
         turned = inspected.orientation >= 5
         image = await reserve_new(
