@@ -1,8 +1,13 @@
 """Base64 as it arrives."""
 
 import binascii
+from contextlib import suppress
+
+from pydantic import ConfigDict, TypeAdapter
 
 from clinic.images.errors import ImageNotBase64
+
+_PYDANTIC = TypeAdapter(bytes, config=ConfigDict(val_json_bytes="base64"))
 
 
 class Base64Decoder:
@@ -24,7 +29,7 @@ class Base64Decoder:
         padding = text[whole - 4 : whole].count(b"=")
         self._ended = bool(padding)
         try:
-            decoded = binascii.a2b_base64(text[:whole], strict_mode=True)
+            decoded = _decoded(text[:whole])
         except binascii.Error:
             decoded = b""
         if len(decoded) != whole // 4 * 3 - padding:  # some Pythons let `0000====` pass as strict
@@ -43,3 +48,13 @@ class Base64Decoder:
                 "`data` must be base64 with the standard alphabet and padding, without line breaks or a `data:` "
                 "prefix."
             )
+
+
+def _decoded(text: bytes) -> bytes:
+    """What strict base64 in whole groups of four stands for. Raises `binascii.Error`."""
+    # Pydantic's decoder takes a quarter of the time, and knows the URL-safe alphabet as well. What it refuses may still
+    # be right: unused bits of the last group that are not zero.
+    if b"-" not in text and b"_" not in text:
+        with suppress(ValueError):
+            return _PYDANTIC.validate_strings(text.decode("ascii"))
+    return binascii.a2b_base64(text, strict_mode=True)
