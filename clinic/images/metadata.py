@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Literal
 
 from clinic.images.errors import ImageDamaged, ImageTypeUnsupported
+from clinic.images.exif import minimal_exif, read_exif
 
 Kind = Literal["jpeg", "png"]
 
@@ -63,9 +64,6 @@ _ADAM7 = (
     (1, 0, 2, 2),
     (0, 1, 1, 2),
 )
-
-_ORIENTATION, _EXIF_POINTER, _DATE_TIME_ORIGINAL = 0x0112, 0x8769, 0x9003
-_SHORT, _LONG, _ASCII = 3, 4, 2
 
 
 @dataclass(frozen=True)
@@ -174,7 +172,7 @@ def _read_jpeg(data: bytes) -> Structure:
     bits, height, width, components = struct.unpack_from(">BHHB", frame)
     orientation, captured_at = read_exif(exif)
     if orientation != 1:
-        payload = b"Exif\x00\x00" + _minimal_exif(orientation)
+        payload = b"Exif\x00\x00" + minimal_exif(orientation)
         jfif += b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
     pieces = (b"\xff\xd8" + jfif, *kept, b"\xff\xd9")
     plain = frame[7::3] in _PLAIN_SAMPLING and not rgb and frame[6::3] != b"RGB"
@@ -229,7 +227,7 @@ def _read_png(data: bytes) -> Structure:
         raise ImageDamaged("The PNG holds no picture. Upload the original file.")
     width, height, bits = struct.unpack_from(">IIB", header)
     orientation, captured_at = read_exif(exif)
-    turned = [_png_chunk(b"eXIf", _minimal_exif(orientation))] if orientation != 1 else []
+    turned = [_png_chunk(b"eXIf", minimal_exif(orientation))] if orientation != 1 else []
     pieces = (range(_PNG_HEADER_END), *turned, *kept)
     animated = b"acTL" in seen
     return Structure(width, height, bits, False, animated, orientation, captured_at, pieces, plain=False)
@@ -268,47 +266,3 @@ def require_all_rows(png: bytes) -> None:
 
 def _png_chunk(name: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(body, zlib.crc32(name)))
-
-
-def read_exif(tiff: bytes) -> tuple[int, datetime | None]:
-    """Orientation (1 to 8) and capture time of an EXIF block (CIPA DC-008), which starts as a TIFF file.
-
-    EXIF is written badly by many devices and decides nothing about the picture being whole, so what cannot
-    be read counts as absent: upright, and of unknown time.
-    """
-    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(tiff[:4])
-    if order is None:
-        return 1, None
-    try:
-        first = _directory(tiff, order, struct.unpack_from(order + "I", tiff, 4)[0])
-        orientation = first.get((_ORIENTATION, _SHORT), b"\x00\x00\x00\x00")
-        pointer = first.get((_EXIF_POINTER, _LONG))
-        (turned,) = struct.unpack(order + "H", orientation[:2])
-        taken = _capture_time(tiff, order, struct.unpack(order + "I", pointer)[0]) if pointer else None
-    except struct.error:
-        return 1, None
-    return (turned if 1 <= turned <= 8 else 1), taken
-
-
-def _directory(tiff: bytes, order: str, offset: int) -> dict[tuple[int, int], bytes]:
-    """The entries of one image file directory: (tag, type) → the four bytes of value or offset."""
-    (promised,) = struct.unpack_from(order + "H", tiff, offset)
-    count = min(promised, (len(tiff) - offset - 2) // 12)  # what is there counts, as it does for browsers
-    entries: dict[tuple[int, int], bytes] = {}
-    for number in range(count):
-        tag, kind, _, value = struct.unpack_from(order + "HHI4s", tiff, offset + 2 + 12 * number)
-        entries.setdefault((tag, kind), value)
-    return entries
-
-
-def _capture_time(tiff: bytes, order: str, offset: int) -> datetime | None:
-    try:
-        value = _directory(tiff, order, offset)[_DATE_TIME_ORIGINAL, _ASCII]
-        (place,) = struct.unpack(order + "I", value)
-        return datetime.strptime(tiff[place : place + 19].decode("ascii"), "%Y:%m:%d %H:%M:%S")  # noqa: DTZ007 – EXIF has no zone
-    except (KeyError, ValueError, struct.error):
-        return None
-
-
-def _minimal_exif(orientation: int) -> bytes:
-    return struct.pack("<4sIHHHIHHI", b"II*\x00", 8, 1, _ORIENTATION, _SHORT, 1, orientation, 0, 0)

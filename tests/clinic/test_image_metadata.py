@@ -9,7 +9,8 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin
 
 from clinic.images.errors import ImageDamaged
-from clinic.images.metadata import Kind, read_exif, read_structure, strip_metadata
+from clinic.images.exif import read_exif
+from clinic.images.metadata import Kind, read_structure, strip_metadata
 
 PHOTOGRAPH = Path(__file__).parents[2] / "reference" / "photographs" / "lesion.jpg"
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
