@@ -62,6 +62,14 @@ def test_any_part_can_be_read(sealed: SealedFile, start: int, length: int) -> No
     assert sealed.read(start) == DATA[start:]
 
 
+async def test_a_file_that_was_cut_short_is_not_taken_for_whole(tmp_path: Path) -> None:
+    lying = await written(Spool(tmp_path, 10**7))
+    os.truncate(lying.path, len(DATA) - 1)
+    assert lying.join([range(2, len(DATA) - 1)]) == DATA[2:-1]
+    with pytest.raises(OSError, match="shorter"):
+        lying.join([range(2, len(DATA))])
+
+
 async def test_a_worker_reads_what_it_is_given(tmp_path: Path) -> None:
     jail = Jail(workers=1)
     try:
