@@ -151,19 +151,21 @@ def _known(path: Path) -> dict[str, tuple[int, str]]:
 async def _verdicts(
     slug: str | None, platform: bool, known: dict[str, tuple[int, str]], overdue_after: timedelta
 ) -> "AsyncIterator[tuple[str, str, Verdict]]":
+    from core.cells import HOME
     from tenants.audit.verification import verify
     from tenants.directory.service import find_tenant, list_tenants
 
     async with admin_database(settings()) as database:
         async with database.control() as session:
             tenants = [await find_tenant(session, slug)] if slug else await list_tenants(session)
-        logs = {} if slug else {"platform": "control"}
+        logs = {} if slug else {(HOME, "platform"): "control"}
         if not platform:
-            logs |= {each.slug: each.scope.schema for each in tenants if each.schema_revision is not None}
-        async with database.connection() as connection:
-            await connection.execute("SET TimeZone = 'UTC'")
-            for log, schema in logs.items():
-                verdict = await verify(
-                    connection, schema, overdue_after=overdue_after, known=known.get(schema)
-                )
-                yield log, schema, verdict
+            logs |= {(t.cell, t.slug): t.scope.schema for t in tenants if t.schema_revision is not None}
+        for cell in sorted({cell for cell, _ in logs}, key=lambda cell: (cell != HOME, cell)):
+            async with database.connection(cell) as connection:
+                await connection.execute("SET TimeZone = 'UTC'")
+                for (_, log), schema in ((each, s) for each, s in logs.items() if each[0] == cell):
+                    verdict = await verify(
+                        connection, schema, overdue_after=overdue_after, known=known.get(schema)
+                    )
+                    yield log, schema, verdict

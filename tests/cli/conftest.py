@@ -92,13 +92,18 @@ def eventually(holds: Callable[[], bool], *, within_s: float = 60) -> None:
 @pytest.fixture(scope="session")
 def command(postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Command:
     """The command on a migrated database of these tests."""
-    logins = asyncio.run(postgres.create_database("cli"))
+    return command_on(postgres, "cli", tmp_path_factory.mktemp("cli-blobs"))
+
+
+def command_on(postgres: PostgresServer, database: str, blobs: Path) -> Command:
+    """The command on a new, migrated database."""
+    logins = asyncio.run(postgres.create_database(database))
     made = Command(
         {
             "DERMADETECT_DATABASE_URL": logins.gateway_url,
             "DERMADETECT_ADMIN_DATABASE_URL": logins.admin_url,
             "DERMADETECT_MASTER_KEY": base64.b64encode(bytes(range(32))).decode(),
-            "DERMADETECT_BLOB_DIRECTORY": str(tmp_path_factory.mktemp("cli-blobs")),
+            "DERMADETECT_BLOB_DIRECTORY": str(blobs),
         },
         logins.superuser_url,
     )

@@ -11,7 +11,7 @@ import pytest
 
 from core.local_blobs import LocalBlobStore
 from core.logins import Logins
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, command_on
 from tests.cli.test_lifecycle import create, store_blobs
 from tests.cli.test_tenants import row
 from tests.fixtures.postgres import PostgresServer
@@ -80,7 +80,11 @@ async def _contents(url: str, blobs: Path, tenant: dict[str, Any]) -> dict[str, 
 
 
 @pytest.fixture(scope="module")
-def cells(command: Command, far_postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory) -> Cells:
+def cells(
+    postgres: PostgresServer, far_postgres: PostgresServer, tmp_path_factory: pytest.TempPathFactory
+) -> Cells:
+    """Two cells of their own: other tests' command knows but one, and nothing of tenants elsewhere."""
+    command = command_on(postgres, "moving", tmp_path_factory.mktemp("home-blobs"))
     far, blobs = asyncio.run(far_postgres.create_database("cli")), tmp_path_factory.mktemp("far-blobs")
     cell = {
         "database_url": far.gateway_url,
@@ -107,6 +111,7 @@ def test_a_move_that_is_killed_is_finished_by_the_same_command(cells: Cells, ste
     assert (moved["cell"], moved["state"]) == ("eu-2", "active")
     assert cells.contents(tenant) == {"default": None, "eu-2": whole(tenant)}
     cells.command.run("clients", "list", slug)
+    cells.command.run("audit", "verify", "--tenant", slug)
     cells.command.run("tenants", "move", slug, "--rollback", code=1)
 
 
