@@ -19,8 +19,11 @@ help: ## List the targets
 demo: $(STAMP) ## Run everything here and do the main job (ONCE=1 ends after it, IMAGE=photo.jpg, PORT=8000)
 	@$(BIN)/dermadetect demo $(if $(ONCE),--once) $(if $(IMAGE),--image "$(IMAGE)") $(if $(PORT),--port $(PORT))
 
+# One process for each processor, each with components of its own; a server that you name has but one set of logins.
+WORKERS := $(if $(TEST_DATABASE_URL),0,auto)
+
 test: $(STAMP) ## Run the tests against real components (ARGS="tests/core -x"; TEST_DATABASE_URL=… for a server of yours)
-	@$(BIN)/pytest -m "not soak" $(ARGS)
+	@$(BIN)/pytest -m "not soak" -n $(WORKERS) --maxprocesses 8 --dist loadfile $(ARGS)
 
 soak: $(STAMP) ## Run the tests that take minutes
 	@$(BIN)/pytest -m soak $(ARGS); code=$$?; [ $$code -eq 5 ] || exit $$code
