@@ -5,31 +5,13 @@ from html import escape
 
 from fastapi.responses import HTMLResponse
 
+from core.pages import page
 from core.problems import Problem
 
-_PAGE = """<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>{title}</title>
-<style>
-body {{ font: 1.1rem/1.6 system-ui, sans-serif; max-width: 34rem; margin: 15vh auto; padding: 0 1.5rem }}
-code {{ overflow-wrap: anywhere; user-select: all }}
-</style>
-</head>
-<body>
-<main>
-<h1>{title}</h1>
-<p>{detail}</p>
+_BODY = """<p>{detail}</p>
 {fields}<h2>What to do</h2>
 <p>{advice}</p>
-<p>Reference: <code>{reference}</code></p>
-</main>
-</body>
-</html>
-"""
+<p>Reference: <code>{reference}</code></p>"""
 
 _ADVICE = {
     403: "Go back to the application and sign in again. If that does not help, give this reference to your "
@@ -49,11 +31,10 @@ def render_page(problem: Problem, reference: str) -> HTMLResponse:
         f"<li><code>{escape(each['location'])}</code>: {escape(each['message'])}</li>"
         for each in problem.extra.get("errors", ())
     )
-    page = _PAGE.format(
-        title=escape(problem.title),
-        detail=escape(problem.detail),
+    body = _BODY.format(
+        detail=escape(problem.detail.replace("; see `errors`", "")),  # which are below
         fields=f"<ul>{fields}</ul>\n" if fields else "",
         advice=escape(_ADVICE.get(problem.status, _OTHERWISE)),
         reference=escape(reference),
     )
-    return HTMLResponse(page, problem.status, headers=problem.headers)
+    return HTMLResponse(page(problem.title, body), problem.status, headers=problem.headers)

@@ -5,11 +5,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from urllib.parse import quote
 
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex">
-<style>body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:34rem;margin:12vh auto;padding:0 1.5rem;color:#1d2b36}}
-a.go{{display:inline-block;margin:.3rem .6rem .3rem 0;padding:.4rem 1.2rem;border:1px solid;border-radius:.3rem}}</style>
-</head><body><main><h1>{title}</h1>{text}</main></body></html>"""
+from core.pages import page
 
 
 def invitation_page(
@@ -19,13 +15,13 @@ def invitation_page(
     page uses nothing up: programs open links before people do."""
     address = f" with the address <strong>{html.escape(email)}</strong>" if email else ""
     links = "".join(
-        f'<a class="go" href="{html.escape(path, quote=True)}/{quote(name)}">{html.escape(label)}</a>'
+        f'<a class="button" href="{html.escape(path, quote=True)}/{quote(name)}">{html.escape(label)}</a>'
         for name, label in _labels(connections)
     )
-    return _PAGE.format(
-        title=f"{html.escape(organisation)} invites you",
-        text=f"<p>Sign in at your organisation{address}. The invitation holds until "
-        f"{expires_at:%Y-%m-%d %H:%M} UTC and works once.</p><p>{links}</p>",
+    return page(
+        f"{organisation} invites you",
+        f"<p>Sign in at your organisation{address}. The invitation holds until "
+        f"{expires_at:%Y-%m-%d %H:%M} UTC and works once.</p>{links}",
     )
 
 
@@ -36,7 +32,7 @@ def _labels(connections: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def accepted_page(organisation: str) -> str:
-    return _PAGE.format(
-        title="You are known now",
-        text=f"<p>Open the app of {html.escape(organisation)} and sign in there as you just did.</p>",
+    return page(
+        "You are known now",
+        f"<p>Open the app of {html.escape(organisation)} and sign in there as you just did.</p>",
     )

@@ -3,18 +3,13 @@
 import html
 
 from auth.local.service import Form
+from core.pages import FORM_REM, page
 
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Local administrator</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex">
-<style>body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:24rem;margin:12vh auto;padding:0 1.5rem;color:#1d2b36}}
-label{{display:block;margin:0 0 1rem}}input{{display:block;width:100%;box-sizing:border-box;font:inherit;padding:.4rem}}
-button{{font:inherit;padding:.4rem 1.2rem}}p[role=alert]{{color:#8c1d18}}</style></head>
-<body><main><h1>Local administrator</h1>{told}
-<form method="post" action="/auth/local"><input type="hidden" name="relay" value="{relay}">
-<label>Name <input name="name" value="" autocomplete="username" autocapitalize="none" required></label>
+_FORM = """<form method="post" action="/auth/local"><input type="hidden" name="relay" value="{relay}">
+<label>Name <input name="name" value="" autocomplete="username" autocapitalize="none" required autofocus></label>
 <label>Password <input name="password" value="" type="password" autocomplete="current-password" required></label>
 <label>Code <input name="code" value="" inputmode="numeric" autocomplete="one-time-code" required></label>
-<button>Sign in</button></form></main></body></html>"""
+<button>Sign in</button></form>"""
 
 _REFUSED = (
     '<p role="alert">Name, password or code is not right, or there were too many attempts. '
@@ -25,6 +20,9 @@ _INTRODUCTION = "<p>For when your organisation's identity provider does not answ
 
 def form_page(form: Form, *, refused: bool) -> str:
     """The form; what was typed is not shown again."""
-    return _PAGE.format(
-        told=_REFUSED if refused else _INTRODUCTION, relay=html.escape(form.relay_secret, quote=True)
+    told = _REFUSED if refused else _INTRODUCTION
+    return page(
+        "Local administrator",
+        told + _FORM.format(relay=html.escape(form.relay_secret, quote=True)),
+        width_rem=FORM_REM,
     )

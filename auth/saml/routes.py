@@ -18,6 +18,7 @@ from auth.saml.service import SignInJail, complete, service_provider
 from core.access import Tenant, context_of
 from core.database import Database
 from core.limits import RateLimited, declared_limits, limiter
+from core.pages import page
 from core.parts import part
 from core.problems import responses
 
@@ -73,11 +74,6 @@ async def assertion_consumer_service(
     return RedirectResponse(url, status_code=303)
 
 
-_SIGNED_OUT = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark"><title>Signed out</title></head>
-<body><main><h1>Signed out</h1><p>{text}</p></main></body></html>
-"""
 _LOGOUT: dict[str, Any] = {
     "response_class": HTMLResponse,
     "responses": responses(SignInRefused, RateLimited),
@@ -152,4 +148,4 @@ async def _signed_out(
         else "You are signed out here. At your organisation's sign-in, or in other applications, you may still be signed "
         "in: close the browser."
     )
-    return HTMLResponse(_SIGNED_OUT.format(text=text))
+    return HTMLResponse(page("Signed out", f"<p>{text}</p>"))

@@ -3,12 +3,9 @@
 import html
 
 from clinic.reports.schemas import Verification
+from core.pages import page
 
-_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1"><meta name="robots" content="noindex">
-<style>body{{font:1.1rem/1.6 system-ui,sans-serif;max-width:38rem;margin:12vh auto;padding:0 1.5rem;color:#1d2b36}}
-h1{{color:{colour}}}dt{{color:#5a6b78}}dd{{margin:0 0 .8rem;overflow-wrap:anywhere}}</style></head>
-<body><main><h1>{title}</h1><p>{text}</p>{facts}</main></body></html>"""
+_GOOD, _REPLACED, _UNKNOWN = "#1a8a5a", "#c98500", "#b3261e"
 
 
 def genuine_page(report: Verification) -> str:
@@ -20,21 +17,24 @@ def genuine_page(report: Verification) -> str:
         "Fingerprint of the signed answer": report.content_sha256,
     }
     listed = "".join(f"<dt>{name}</dt><dd>{html.escape(value)}</dd>" for name, value in facts.items())
-    return _PAGE.format(
-        title="This report is genuine, but a newer one replaces it"
+    return page(
+        "This report is genuine, but a newer one replaces it"
         if report.superseded
         else "This report is genuine",
-        colour="#8a5a00" if report.superseded else "#12613f",
-        text="Compare the fingerprint with the one printed in your copy; if they differ, the copy was changed.",
-        facts=f"<dl>{listed}</dl>",
+        "<p>Compare the fingerprint with the one printed in your copy; if they differ, the copy was changed.</p>"
+        f"<dl>{listed}</dl>",
+        head=_beside_title(_REPLACED if report.superseded else _GOOD),
     )
 
 
 def unknown_page() -> str:
     """No report carries the code."""
-    return _PAGE.format(
-        title="This code belongs to no report",
-        colour="#8c1d18",
-        text="Check that the address is complete. If it is, do not rely on the document: it was not issued here.",
-        facts="",
+    return page(
+        "This code belongs to no report",
+        "<p>Check that the address is complete. If it is, do not rely on the document: it was not issued here.</p>",
+        head=_beside_title(_UNKNOWN),
     )
+
+
+def _beside_title(colour: str) -> str:
+    return f"<style>h1{{border-left:.4rem solid {colour};padding-left:.8rem}}</style>"
