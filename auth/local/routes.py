@@ -101,11 +101,9 @@ async def sign_in(
 
 
 def _shown(made: service.Form, browser_secret: str, *, refused: bool) -> Response:
-    target = urlsplit(made.redirect_uri)
-    # Browsers follow a form's redirect only where its page says so: to the app that asked.
-    app = f"{target.scheme}://{target.netloc}" if target.netloc else f"{target.scheme}:"
     policy = (
-        f"default-src 'none'; style-src 'unsafe-inline'; form-action 'self' {app}; frame-ancestors 'none'"
+        f"default-src 'none'; style-src 'unsafe-inline'; form-action 'self' {_source(made.redirect_uri)}; "
+        "frame-ancestors 'none'"
     )
     response = HTMLResponse(
         form_page(made, refused=refused),
@@ -114,3 +112,12 @@ def _shown(made: service.Form, browser_secret: str, *, refused: bool) -> Respons
     )
     set_browser_secret(response, browser_secret)
     return response
+
+
+def _source(redirect_uri: str) -> str:
+    """The app that asked, as a content security policy names it: browsers follow a form's redirect only where its page
+    says so. There is no way to name an IPv6 address (Content Security Policy 3, 2.3.1), so its scheme has to do."""
+    target = urlsplit(redirect_uri)
+    if not target.netloc or ":" in (target.hostname or ""):
+        return f"{target.scheme}:"
+    return f"{target.scheme}://{target.netloc}"
