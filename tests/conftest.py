@@ -17,4 +17,5 @@ pytest_plugins = [
     "tests.fixtures.redis",
     "tests.fixtures.world",
     "tests.fixtures.saml_peers",
+    "tests.fixtures.chromium",
 ]

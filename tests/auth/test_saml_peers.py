@@ -142,12 +142,15 @@ async def at_samlp(world: World, samlp: Samlp) -> AsyncIterator[SignIn]:
 
 @pytest.fixture(scope="module")
 async def sp_of_samlp(world: World, samlp: Samlp) -> dict[str, str]:
-    """Our side as samlp is told of it."""
     await world.create_tenant("samlp")
-    metadata = etree.fromstring((await our_metadata(world, "samlp")).encode())
+    return await introduce_samlp(world, samlp, "samlp", "http://samlp.localhost:8000")
+
+
+async def introduce_samlp(world: World, samlp: Samlp, slug: str, origin: str) -> dict[str, str]:
+    """Each to the other; returns our side as samlp is told of it."""
+    metadata = etree.fromstring((await our_metadata(world, slug)).encode())
     text = "".join((metadata.findtext(".//{*}X509Certificate") or "").split())
     lines = "\n".join(text[at : at + 64] for at in range(0, len(text), 64))
-    origin = "http://samlp.localhost:8000"
     sp = {
         "entityId": f"{origin}/auth/saml/metadata",
         "acsUrl": f"{origin}/auth/saml/acs",
@@ -157,7 +160,7 @@ async def sp_of_samlp(world: World, samlp: Samlp) -> dict[str, str]:
     be(samlp, sp)
     async with httpx.AsyncClient() as client:
         published = (await client.get(f"{samlp.url}/metadata")).content
-    await connect(world, "samlp", published)
+    await connect(world, slug, published)
     return sp
 
 
