@@ -33,11 +33,8 @@ async def scim_token(world: World, slug: str = "acme") -> str:
 
 async def directory_of(world: World, slug: str = "acme") -> httpx.AsyncClient:
     """The tenant's directory, as a client of `/scim/v2`."""
-    http = await world.http(
-        f"{slug}.localhost",
-        Authorization=f"Bearer {await scim_token(world, slug)}",
-        **{"Content-Type": "application/scim+json"},
-    )
+    http = await world.http(f"{slug}.localhost", Authorization=f"Bearer {await scim_token(world, slug)}")
+    http.headers["Content-Type"] = "application/scim+json"
     http.base_url = httpx.URL(f"http://{slug}.localhost/scim/v2/")
     return http
 

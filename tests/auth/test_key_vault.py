@@ -5,6 +5,7 @@ import base64
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 import pytest
@@ -185,5 +186,6 @@ async def test_a_gateway_without_the_right_master_key_says_so(vaulted: World) ->
 )
 def test_a_setting_that_names_no_master_key_is_refused(given: str) -> None:
     for name in ("master_key", "master_key_previous"):
+        setting: dict[str, Any] = {name: given}
         with pytest.raises(ValidationError):
-            Settings(**{name: given})
+            Settings(**setting)

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from auth.oauth import clients
+from auth.oauth.errors import ClientNotFound
 from auth.oauth.models import ClientSecret, OAuthClient
 from auth.people.models import User
 from auth.people.service import end_sessions_of
@@ -246,7 +247,7 @@ async def test_a_removed_client_leaves_nothing_that_works(world: World) -> None:
     tokens, token = await app.signed_in(), await machine.token()
     for client_id in (app.client_id, machine.client_id):
         await clients.remove(world.database, machine.scope, client_id)
-        with pytest.raises(clients.ClientNotFound):
+        with pytest.raises(ClientNotFound):
             await clients.remove(world.database, machine.scope, client_id)
     refused(await app.refresh(tokens))
     refused(await machine.ask(), "invalid_client")

@@ -50,7 +50,7 @@ FIRST_KEY = new_key("first")  # once, because making one is slow
 
 async def connect(world: World, issuer: str, name: str = "main", **changes: Any) -> Connection:
     """Name a provider for the tenant `openid`."""
-    given = {
+    given: dict[str, Any] = {
         "client_id": CLIENT_ID,
         "client_auth": "client_secret_basic",
         "secret": CLIENT_SECRET,

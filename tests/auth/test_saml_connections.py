@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 import pytest
 import xmlsec
@@ -326,7 +327,7 @@ async def test_metadata_must_be_signed_by_whom_the_tenant_named(
         ({"cacheDuration": "PT12H", "validUntil": f"{utcnow() + timedelta(hours=4):%Y-%m-%dT%H:%M:%SZ}"}, 2),
     ],
 )
-def test_metadata_is_read_again_before_it_is_out_of_date(attributes: dict[str, str], hours: float) -> None:
+def test_metadata_is_read_again_before_it_is_out_of_date(attributes: dict[str, Any], hours: float) -> None:
     read = read_idp_metadata(etree.tostring(metadata_of(**attributes)))
     assert (due_at(read) - utcnow()) / timedelta(hours=hours) == pytest.approx(1, abs=0.05)
 

@@ -163,7 +163,7 @@ def test_plain_assertions_are_refused_where_encryption_is_required(parties: Part
 
 def test_metadata_offers_the_acs_and_one_key_for_both_uses(parties: Parties) -> None:
     root = etree.fromstring(sp_metadata(parties.sp))
-    uses = [k.get("use") for k in root.iter("{urn:oasis:names:tc:SAML:2.0:metadata}KeyDescriptor")]
+    uses = [k.get("use", "") for k in root.iter("{urn:oasis:names:tc:SAML:2.0:metadata}KeyDescriptor")]
     assert sorted(uses) == ["encryption", "signing"]
     read = read_sp_metadata(sp_metadata(parties.sp))
     assert (read.entity_id, read.acs_url) == (parties.sp.entity_id, ACS)

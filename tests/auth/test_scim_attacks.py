@@ -66,7 +66,9 @@ async def test_no_other_token_opens_it(world: World, whose: str, method: str) ->
                 await session.execute(expired.values(expires_at=utcnow() - timedelta(seconds=1)))
     elif whose == "made up":
         token = "dds_" + "x" * 43
-    http = await world.http(**({"Authorization": f"Bearer {token}"} if token else {}))
+    http = await world.http()
+    if token:
+        http.headers["Authorization"] = f"Bearer {token}"
     answer = await http.request(method, f"/scim/v2/Users/{new_id()}", content=b"not even JSON")
     assert ok(answer, 401)["status"] == "401"
     assert answer.headers["Content-Type"] == "application/scim+json"

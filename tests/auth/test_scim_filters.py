@@ -160,7 +160,8 @@ async def test_what_directories_ask_for_at_every_turn_is_found_by_index(world: W
         ('id eq "01a20f5f-6594-7558-add7-3bc113480fdb"', "pk_users"),
     ):
         query = select(Person.id).where(MANAGED, condition(ScimFilter[User](expression), ATTRIBUTES))
-        compiled = query.compile(dialect=postgresql.dialect(), compile_kwargs={"literal_binds": True})
+        dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+        compiled = query.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
         async with world.database.tenant(world.tenant().scope) as session:
             await session.execute(text("SET LOCAL enable_seqscan = off"))
             plan = "\n".join(await session.scalars(text(f"EXPLAIN {compiled}")))

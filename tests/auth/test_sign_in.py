@@ -354,7 +354,7 @@ async def answer_by_hand(
     return {
         "SAMLResponse": base64.b64encode(etree.tostring(response)).decode(),
         "RelayState": query["RelayState"][0],
-        "assertion_id": assertion.attrib["ID"],
+        "assertion_id": assertion.get("ID", ""),
     }
 
 

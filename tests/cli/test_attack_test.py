@@ -4,6 +4,7 @@ import asyncio
 import base64
 import contextlib
 import json
+from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
@@ -38,12 +39,12 @@ def tenant(command: Command, tmp_path_factory: pytest.TempPathFactory) -> str:
     return "attacked"
 
 
-def kept(command: Command, schema: str) -> list[object]:
+def kept(command: Command, schema: str) -> Sequence[object]:
     """How many rows each table has that a sign-in writes, and the certificates that connections trust."""
     tables = ("users", "sessions", "login_requests", "used_assertions", "oauth_clients", "audit_events")
     counts = ", ".join(f"(SELECT count(*) FROM {schema}.{table})" for table in tables)
 
-    async def read() -> list[object]:
+    async def read() -> Sequence[object]:
         connection = await asyncpg.connect(command.superuser_url)
         try:
             return await connection.fetch(f"SELECT certificates, {counts} FROM control.saml_connections")

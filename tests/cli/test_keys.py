@@ -21,7 +21,7 @@ def tenant(command: Command) -> str:
     return SLUG
 
 
-def keys(command: Command, *arguments: str, **settings: str) -> Any:
+def keys(command: Command, *arguments: str, **settings: Any) -> Any:
     return json.loads(command.run("keys", *arguments, "--json", **settings).stdout)
 
 
@@ -74,7 +74,7 @@ def wrapped(command: Command) -> dict[str, int]:
 def test_the_master_key_is_replaced_though_the_command_is_killed(command: Command, tenant: str) -> None:
     old = command.settings["DERMADETECT_MASTER_KEY"]
     new = base64.b64encode(os.urandom(32)).decode()
-    both = {"master_key": new, "master_key_previous": old}
+    both: dict[str, Any] = {"master_key": new, "master_key_previous": old}
     total = sum(wrapped(command).values())
     (former,) = wrapped(command)
 

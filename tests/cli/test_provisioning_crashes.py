@@ -62,14 +62,15 @@ class Database:
 
     def _is_quiet(self) -> bool:
         self.column("SELECT pg_stat_clear_snapshot()")  # else a transaction sees the same activity again
-        [waiting, working] = self.runner.run(
+        found = self.runner.run(
             self.connection.fetchrow(
                 "SELECT count(*) FILTER (WHERE pg_backend_pid() = ANY(pg_blocking_pids(pid))), "
                 "count(*) FILTER (WHERE state <> 'idle' AND wait_event_type IS DISTINCT FROM 'Lock') "
                 "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         )
-        return bool(waiting) and not working
+        assert found
+        return bool(found[0]) and not found[1]
 
     @contextmanager
     def holding(self, lock: str) -> Iterator[None]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -66,7 +67,7 @@ def test_what_is_wrong_with_a_provider_is_told_by_check(
         told = json.loads(command.run(*test_it, code=code, **settings).stdout)
         return {each["check"]: each["result"] for each in told}
 
-    allowed = {"sso_fetch_allow": "127.0.0.1"}
+    allowed: dict[str, Any] = {"sso_fetch_allow": "127.0.0.1"}
     assert results(1) == {"oidc.discovery": "wrong"}  # plain http, and nobody allowed it
     assert set(results(**allowed).values()) == {"ok"}
     provider.discovery = {

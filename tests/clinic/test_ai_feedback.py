@@ -1,6 +1,7 @@
 """What physicians make of the AI Service's answers."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,7 @@ from tenants.audit.models import AuditEvent
 from tests.clinic.journey import ANSWER, Clinic, act, ok
 from tests.fixtures.world import Person, World
 
-ITEM = {
+ITEM: dict[AiEndpoint, Callable[[Any], str]] = {
     AiEndpoint.DIAGNOSIS: lambda response: response["differential"][0]["label"],
     AiEndpoint.RED_FLAGS: lambda response: response["flags"][0]["code"],
     AiEndpoint.TRIAGE: lambda response: "level",

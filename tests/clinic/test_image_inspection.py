@@ -26,13 +26,20 @@ def inspect(data: bytes, declared_type: str | None = None) -> InspectedImage:
     return inspect_image(data, declared_type=declared_type, **LIMITS)
 
 
+def pixel(image: Image.Image, x: int, y: int) -> tuple[int, ...]:
+    found = image.getpixel((x, y))
+    assert isinstance(found, tuple)
+    return found
+
+
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
     out = io.BytesIO()
     image.save(out, kind, **options)
     return out.getvalue()
 
 
-def opened(data: bytes) -> Image.Image:
+def opened(data: bytes | None) -> Image.Image:
+    assert data is not None
     image = Image.open(io.BytesIO(data))
     image.load()
     return image
@@ -80,10 +87,7 @@ def test_copies_are_upright_as_every_viewer_turns_them(orientation: int) -> None
     assert display.size == expected.size
     for place in ((5, 5), (5, -5), (-5, 5), (-5, -5)):
         x, y = (at % side for at, side in zip(place, expected.size, strict=True))
-        assert (
-            max(abs(a - b) for a, b in zip(display.getpixel((x, y)), expected.getpixel((x, y)), strict=True))
-            < 12
-        )
+        assert max(abs(a - b) for a, b in zip(pixel(display, x, y), pixel(expected, x, y), strict=True)) < 12
 
 
 def test_large_photographs_are_reduced_for_display_and_small_ones_are_not_enlarged() -> None:

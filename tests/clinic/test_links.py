@@ -204,7 +204,7 @@ async def test_looking_by_link_is_audited(shelf: Shelf) -> None:
     counts = []
     for _ in range(2):
         async with shelf.world.database.tenant(shelf.world.tenant(shelf.slug).scope) as session:
-            counts.append(await session.scalar(viewed))
+            counts.append(await session.scalar(viewed) or 0)
         assert (await shelf.reader.get(shelf.path)).status_code == 307
     assert counts[1] == counts[0] + 1
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta, timezone
 from functools import cache
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from pypdf import PdfReader
@@ -45,7 +45,9 @@ MARKS = (
 @cache
 def photograph() -> bytes:
     data = PHOTOGRAPH.read_bytes()
-    return inspect_image(data, declared_type=None, max_bytes=2_000_000, max_pixels=10_000_000).display
+    display = inspect_image(data, declared_type=None, max_bytes=2_000_000, max_pixels=10_000_000).display
+    assert display
+    return display
 
 
 def a_report(locale: Locale = "en", marks: tuple[Mark, ...] = MARKS) -> ReportInput:
@@ -142,7 +144,7 @@ def test_everything_that_was_said_can_be_read_back() -> None:
 
 def test_the_document_says_that_it_is_archivable_and_accessible() -> None:
     pdf = PdfReader(io.BytesIO(render_report(a_report("de"))))
-    root = pdf.root_object
+    root: Any = pdf.root_object
     xmp = root["/Metadata"].get_data().decode()
     assert ("<pdfaid:part>2<" in xmp, "<pdfaid:conformance>A<" in xmp, "<pdfuaid:part>1<" in xmp) == (
         True,
@@ -278,7 +280,7 @@ def test_every_shape_is_drawn_where_it_was_marked(shape: Shape) -> None:
 
 
 def test_photographs_are_embedded_as_they_are() -> None:
-    pages = PdfReader(io.BytesIO(render_report(a_report()))).pages
+    pages: Any = PdfReader(io.BytesIO(render_report(a_report()))).pages
     drawings = [
         drawing.get_object() for page in pages for drawing in page["/Resources"].get("/XObject", {}).values()
     ]

@@ -282,11 +282,11 @@ class TestLogins:
         rights = "rolcanlogin, rolinherit, rolcreaterole, rolsuper OR rolcreatedb OR rolreplication OR rolbypassrls"
         query = f"SELECT {rights} FROM pg_roles WHERE rolname = current_user"
         async with connected(logins.admin_url) as admin:
-            assert tuple(await admin.fetchrow(query)) == (True, True, True, False)
+            assert tuple(await admin.fetchrow(query) or ()) == (True, True, True, False)
             owner = "SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()"
             assert await admin.fetchval(owner) == "dermadetect_admin"
         async with connected(logins.gateway_url) as gateway:
-            assert tuple(await gateway.fetchrow(query)) == (True, False, False, False)
+            assert tuple(await gateway.fetchrow(query) or ()) == (True, False, False, False)
 
     async def test_the_gateway_makes_nothing_not_even_temporary(self, logins: Logins) -> None:
         async with connected(logins.gateway_url) as gateway:

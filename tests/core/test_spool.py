@@ -38,7 +38,7 @@ async def test_a_file_lies_encrypted_and_goes_with_its_upload(tmp_path: Path) ->
             await each.finish()
         assert (file.size, file.sha256) == (len(DATA), hashlib.sha256(DATA).hexdigest())
         assert file.sealed.read() == other.sealed.read() == DATA
-        parts = [b"before ", range(5, len(DATA) - 3), b"", b" after", range(7, 7)]
+        parts: list[range | bytes] = [b"before ", range(5, len(DATA) - 3), b"", b" after", range(7, 7)]
         kept = b"before " + DATA[5:-3] + b" after"
         assert await file.read(parts) == kept
         assert b"".join([chunk async for chunk in file.chunks(parts)]) == kept

@@ -131,8 +131,8 @@ async def test_work_is_done_where_the_tenant_lives_wherever_its_bell_rings(cells
     tenant = cells.tenant("far").scope
     async with cells.database.tenant(tenant) as session:
         await session.execute(text("SELECT doorbell.ring('test-cells', now())"))
-    async with cells.database.control() as session:  # as recurring work is rung, and as it rang before a move
-        await session.execute(
+    async with cells.database.control() as control:  # as recurring work is rung, and as it rang before a move
+        await control.execute(
             text(
                 "INSERT INTO control.doorbells (id, tenant_key, kind, due_at) "
                 "VALUES (gen_random_uuid(), :key, 'test-cells', now())"
@@ -169,7 +169,7 @@ async def test_nothing_that_was_acknowledged_is_lost_by_a_move(cells: World) -> 
     before = (await referrer.http.get(content)).content
     stop, acknowledged, refused = asyncio.Event(), [case["id"]], list[float]()
     writers = [asyncio.create_task(write_until(stop, referrer.http, acknowledged, refused)) for _ in range(3)]
-    steps = []
+    steps: list[str] = []
     moved = await move(cells, "mover", FAR, progress=steps.append)
     during = len(acknowledged)
     while len(acknowledged) < during + 5:

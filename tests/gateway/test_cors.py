@@ -76,7 +76,7 @@ async def test_answers_and_refusals_alike_may_be_read_by_the_app(world: World, s
 async def test_other_origins_get_no_permission(world: World, slug: str, origin: str) -> None:
     http = await world.http(f"{slug}.localhost")
     for method, path in (("OPTIONS", "/v1/me"), ("GET", "/v1/me"), ("GET", "/.well-known/jwks.json")):
-        headers = {name: value.encode("latin-1") for name, value in preflight(origin).items()}
+        headers = {name.encode(): value.encode("latin-1") for name, value in preflight(origin).items()}
         answer = await http.request(method, path, headers=headers)
         assert ALLOW not in answer.headers
         assert answer.status_code == {"OPTIONS": 401}.get(method, 401 if path == "/v1/me" else 200)

@@ -21,7 +21,7 @@ OPERATIONS = {
     for router in ROUTERS
     for route in router.routes
     if isinstance(route, APIRoute) and route.path.startswith("/v1/")
-    for method in sorted(route.methods)
+    for method in sorted(route.methods or ())
 }
 WITH_ID = {name: operation for name, operation in OPERATIONS.items() if "{" in name}
 

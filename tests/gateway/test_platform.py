@@ -100,7 +100,7 @@ ROUTES = [
     (method, route.path)
     for route in tenants.platform.routes.router.routes
     if isinstance(route, APIRoute)
-    for method in route.methods
+    for method in route.methods or ()
 ]
 
 

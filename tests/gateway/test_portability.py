@@ -267,6 +267,10 @@ def _flip(path: Path) -> None:
     path.write_bytes(data)
 
 
+def _overwrite(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
 def _link(bundle: Path) -> None:
     blob = _first_blob(bundle)
     blob.rename(bundle.parent / "elsewhere")
@@ -302,7 +306,7 @@ HOSTILE: dict[str, tuple[Callable[[Path], None], str]] = {
     "a column with SQL": (_manifest(lambda m: m["tables"][0]["columns"].append('id") FROM')), "columns"),
     "a format of another age": (_manifest(lambda m: m.update(format="dermadetect-tenant/9")), "format"),
     "a word more": (_manifest(lambda m: m.update(run="rm")), "run"),
-    "a manifest that is none": (lambda b: (b / "manifest.json").write_text("[" * 100_000), "manifest.json"),
+    "a manifest that is none": (lambda b: _overwrite(b / "manifest.json", "[" * 100_000), "manifest.json"),
     "a huge manifest": (lambda b: os.truncate(b / "manifest.json", 1 << 34), "larger"),
     "other settings": (_edit("control.json", lambda c: c.update(ai_model="evil")), "control.json"),
 }

@@ -5,6 +5,7 @@ import re
 import subprocess
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -138,9 +139,9 @@ async def test_script_and_replayed_migrations_make_the_same_schema(world: World,
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
-    async with engine.connect() as connection:
-        await connection.run_sync(upgrade)
-        await connection.commit()
+    async with engine.connect() as upgrading:
+        await upgrading.run_sync(upgrade)
+        await upgrading.commit()
     await engine.dispose()
     script, replay = dump(url, by_script, tmp_path), dump(url, by_replay, tmp_path)
     await drop_schema(world.admin, TenantScope(by_replay.removeprefix("t_")))
@@ -188,7 +189,7 @@ async def test_every_table_of_a_tenant_has_a_primary_key_and_refers_to_no_other_
     assert without == []
     assert foreign == []
     assert owner == "dermadetect_owner"
-    assert tuple(role) == (False, True, False, False, False)
+    assert tuple(role or ()) == (False, True, False, False, False)
 
 
 async def test_migrating_twice_does_nothing_and_leaves_a_failing_tenant_for_later(
@@ -255,7 +256,7 @@ async def test_a_rolled_back_address_answers_nobody_until_it_is_somebodys_again(
 
         return replace(step, run=run)
 
-    undo = {"slug": "second-thought", "name": "Second-Thought", "plan": "enterprise"}
+    undo: dict[str, Any] = {"slug": "second-thought", "name": "Second-Thought", "plan": "enterprise"}
     with pytest.raises(ConnectionError):
         await make(
             world,

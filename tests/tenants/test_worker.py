@@ -208,7 +208,7 @@ async def test_recurring_work_is_rung_once_a_slot_whoever_schedules(world: World
                 "SELECT tenant_key, count(*) AS count FROM control.doorbells WHERE kind = 'test-hourly' GROUP BY 1"
             )
         )
-        counts = {row.tenant_key: row.count for row in per_tenant}
+        counts = {row[0]: row[1] for row in per_tenant}
     assert counts[world.tenant("acme").scope.key] == 1, "a bell that still rings is not rung again"
 
 
