@@ -3,12 +3,14 @@
 What reads or writes files of the operator's machine (export, restore, migrations) stays with the command line.
 """
 
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Response
 
-from core.database import ControlSession
+from core.database import ControlSession, Database
 from core.pagination import BadCursor, Page, Paged
+from core.parts import part
 from core.problems import Forbidden, Invalid, Unauthenticated, responses
 from tenants.directory import service as directory
 from tenants.directory.errors import BadSlug, TenantNotFound
@@ -24,6 +26,8 @@ from tenants.platform.routes import Control, Reader, Slug, Writer
 
 router = APIRouter(prefix="/platform/v1", tags=["platform"])
 
+Cells = Annotated[Database, part(Database)]
+
 
 class NotConfirmed(Invalid):
     slug, title = "not-confirmed", "The confirmation names another tenant"
@@ -33,6 +37,12 @@ def _accepted(response: Response, operation: Operation) -> OperationOut:
     response.headers["Location"] = f"/platform/v1/operations/{operation.id}"
     response.headers["Retry-After"] = "1"
     return OperationOut.model_validate(operation)
+
+
+def _check_cell(database: Database, name: str) -> None:
+    """Before it is ordered: in the background it would be tried for half a minute."""
+    if name not in database.cells:
+        raise Invalid(f"No cell is called {name!r}: there are {', '.join(database.cells)}.")
 
 
 async def _on_tenant(session: ControlSession, slug: str, kind: str, **arguments: object) -> Operation:
@@ -46,10 +56,13 @@ async def _on_tenant(session: ControlSession, slug: str, kind: str, **arguments:
     summary="Create a tenant, or finish one whose creation failed",
     operation_id="platform_create",
     status_code=202,
-    responses=responses(Unauthenticated, Forbidden, BadSlug, PlanNotFound, OperationUnderWay),
+    responses=responses(Unauthenticated, Forbidden, Invalid, BadSlug, PlanNotFound, OperationUnderWay),
 )
-async def create_tenant(_: Writer, session: Control, body: NewTenant, response: Response) -> OperationOut:
+async def create_tenant(
+    _: Writer, session: Control, database: Cells, body: NewTenant, response: Response
+) -> OperationOut:
     directory.check_slug(body.slug)
+    _check_cell(database, body.cell)
     await get_plan(session, body.plan)
     return _accepted(response, await service.order(session, "create", body.slug, body.model_dump()))
 
@@ -82,9 +95,12 @@ async def certificate(_: Reader, session: Control, slug: Slug) -> Certificate:
     summary="Move a tenant's data to another cell",
     operation_id="platform_move",
     status_code=202,
-    responses=responses(Unauthenticated, Forbidden, TenantNotFound, OperationUnderWay),
+    responses=responses(Unauthenticated, Forbidden, Invalid, TenantNotFound, OperationUnderWay),
 )
-async def move(_: Writer, session: Control, slug: Slug, body: MoveTo, response: Response) -> OperationOut:
+async def move(
+    _: Writer, session: Control, database: Cells, slug: Slug, body: MoveTo, response: Response
+) -> OperationOut:
+    _check_cell(database, body.to_cell)
     return _accepted(response, await _on_tenant(session, slug, "move", to_cell=body.to_cell))
 
 

@@ -219,11 +219,11 @@ async def test_what_is_no_question_is_refused(clinic: Clinic, change: dict[str, 
 
 
 async def test_the_quota_stops_all_but_the_search_for_emergencies(world: World) -> None:
-    await world.create_tenant("frugal")
+    await world.create_tenant("ai-frugal")
     async with world.admin.control() as session:
-        await set_quota(session, "frugal", "ai_calls", 1)
+        await set_quota(session, "ai-frugal", "ai_calls", 1)
     await world.parts[Directory].refresh()
-    who = await world.person("referrer", tenant="frugal")
+    who = await world.person("referrer", tenant="ai-frugal")
     ok(await who.http.post("/v1/ai/diagnosis", json={}))
     refused = await who.http.post("/v1/ai/diagnosis", json={})
     assert (refused.status_code, refused.json()["metric"]) == (429, "ai_calls")
@@ -233,7 +233,7 @@ async def test_the_quota_stops_all_but_the_search_for_emergencies(world: World) 
         used = await session.scalar(
             text(
                 "SELECT used FROM control.usage JOIN control.tenants t ON t.id = tenant_id "
-                "WHERE t.slug = 'frugal' AND metric = 'ai_calls'"
+                "WHERE t.slug = 'ai-frugal' AND metric = 'ai_calls'"
             )
         )
     assert used == 3
