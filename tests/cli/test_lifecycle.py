@@ -60,10 +60,11 @@ def test_a_closing_tenant_is_gone_for_its_users_and_can_come_back(command: Comma
             (("reopen", "closer"), 200),
         ):
             command.run("tenants", *arguments)
-            committed = time.monotonic()
+            committed = asked = time.monotonic()
             while http.get(url).status_code != status:
-                assert time.monotonic() - committed < 1.0
+                assert asked - committed < 1.0
                 time.sleep(0.01)
+                asked = time.monotonic()
     command.run("tenants", "suspend", "closer", "--reason", "unpaid")
     first = json.loads(
         command.run("tenants", "close", "closer", "--reason", "gone", "--grace", "2d", "--json").stdout

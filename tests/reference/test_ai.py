@@ -507,13 +507,13 @@ def test_a_request_too_large_is_refused(service: httpx.Client) -> None:
 
 
 def test_delay(faulty: Callable[..., httpx.Client]) -> None:
-    client = faulty(delay_s=0.2)
+    client = faulty(delay_s=1)
     started = time.monotonic()
     ask(client, "triage", symptoms=["itch"])
-    assert time.monotonic() - started >= 0.2
+    assert time.monotonic() - started >= 1
     started = time.monotonic()
     client.get("/healthy")
-    assert time.monotonic() - started < 0.2
+    assert time.monotonic() - started < 1
 
 
 def test_status_for_a_number_of_requests_on_one_endpoint(faulty: Callable[..., httpx.Client]) -> None:
