@@ -4,8 +4,9 @@ import getpass
 import json
 from pathlib import Path
 
-from tests.cli.conftest import Command
+from tests.cli.conftest import Command, command_on
 from tests.cli.test_tenants import sql
+from tests.fixtures.postgres import PostgresServer
 
 
 def test_acts_are_listed_and_exported_with_who_did_them(command: Command) -> None:
@@ -27,7 +28,8 @@ def test_acts_are_listed_and_exported_with_who_did_them(command: Command) -> Non
     assert not command.run("audit", "export", "--since", "2999-01-01").stdout
 
 
-def test_verify_names_the_log_and_the_seal(command: Command, tmp_path: Path) -> None:
+def test_verify_names_the_log_and_the_seal(postgres: PostgresServer, tmp_path: Path) -> None:
+    command = command_on(postgres, "audited", tmp_path)  # whose logs no other test leaves without a seal
     command.run("tenants", "create", "cli-tampered", "--name", "Tampered", "--plan", "standard")
     command.run(
         "clients", "add", "cli-tampered", "app", "--name", "A", "--redirect-uri", "https://a.example/cb"
