@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli.output import Json, show, tell
-from cli.run import FAILED, admin_database, fail, in_control, read_file, run, settings
+from cli.run import FAILED, at_tenant, fail, in_control, read_file, run, settings
 from cli.sso_saml import Named, forget, named, roles_of
 from cli.tenants import Slug
+from cli.trying import DryRun, KeepSignIns, try_change
 
 if TYPE_CHECKING:
     from auth.connections.models import Connection
     from auth.keys.service import DataKey
     from auth.oidc.models import OidcConnection
     from auth.oidc.settings import Check
-    from core.database import AdminDatabase, ControlSession
+    from core.database import ControlSession, Database, TenantScope
     from tenants.directory.models import Tenant
 
 oidc = typer.Typer(no_args_is_help=True, help="OpenID Connect.")
@@ -92,7 +93,9 @@ def set_connection(
     enable: Annotated[
         bool | None, typer.Option("--enable/--disable", help="Whether people can sign in by it.")
     ] = None,
+    keep_sign_ins: KeepSignIns = None,
     connection: Named = "main",
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Connect a tenant to an OpenID provider, or change the connection: what is not named stays.
@@ -116,29 +119,32 @@ def set_connection(
         provision=provision and str(provision),
         enabled=enable,
         scopes=scope,
+        keep_sign_ins=keep_sign_ins,
     )
     wanted = client_auth in (ClientAuth.basic, ClientAuth.post) and not keep_secret
     secret = _secret(secret_file) if wanted else None
 
-    async def work() -> None:
+    data_key = _data_key(slug) if secret else None
+
+    async def work(session: "ControlSession") -> "Connection":
         from auth.oidc.settings import set_connection as put
 
-        async with admin_database(settings()) as admin:
-            data_key = await _data_key(admin, slug) if secret else None
-            async with admin.control() as session:
-                await put(
-                    session,
-                    slug,
-                    name=connection,
-                    issuer=issuer,
-                    client_id=client_id,
-                    client_auth=str(client_auth),
-                    secret=secret,
-                    data_key=data_key,
-                    **terms,
-                )
+        return await put(
+            session,
+            slug,
+            name=connection,
+            issuer=issuer,
+            client_id=client_id,
+            client_auth=str(client_auth),
+            secret=secret,
+            data_key=data_key,
+            **terms,
+        )
 
-    run(work)
+    if dry_run:
+        try_change(slug, connection, "oidc", work, as_json)
+        return
+    in_control(work)
     _show(slug, connection, as_json)
 
 
@@ -189,21 +195,16 @@ def examine_connection(slug: Slug, connection: Named = "main", as_json: Json = F
         raise typer.Exit(FAILED)
 
 
-async def _data_key(admin: "AdminDatabase", slug: str) -> "DataKey":
-    from auth.keys.service import KeyRing
-    from gateway.assembly import master_keys, open_database
-    from tenants.directory.cache import Directory
-    from tenants.directory.service import find_tenant
+def _data_key(slug: str) -> "DataKey":
+    async def work(database: "Database", scope: "TenantScope") -> "DataKey":
+        from auth.keys.service import KeyRing
+        from gateway.assembly import master_keys
+        from tenants.directory.cache import Directory
 
-    async with admin.control() as session:
-        scope = (await find_tenant(session, slug)).scope
-    configured = settings()
-    database = open_database(configured)
-    try:
-        async with aclosing(master_keys(configured, database.control)) as masters:
+        async with aclosing(master_keys(settings(), database.control)) as masters:
             return await KeyRing(database, masters, Directory(database)).data_key(scope)
-    finally:
-        await database.close()
+
+    return at_tenant(slug, work)
 
 
 def _secret(file: Path | None) -> str:
@@ -262,5 +263,6 @@ def _known(connection: "Connection", row: "OidcConnection") -> dict[str, Any]:
         "name_claim": connection.name_attribute,
         "audience": connection.audience,
         "provision": connection.provision,
+        "keep_sign_ins": connection.keep_sign_ins,
         "enabled": connection.enabled,
     }

@@ -8,6 +8,7 @@ import typer
 from cli.output import Json, show, tell, warn
 from cli.run import in_control, read_file, run, settings
 from cli.tenants import Slug
+from cli.trying import DryRun, KeepSignIns, try_change
 
 if TYPE_CHECKING:
     from auth.connections.models import Connection
@@ -94,7 +95,9 @@ def set_connection(
     start_url: Annotated[
         str | None, typer.Option(help="The client app's page that starts its sign-in, for those.")
     ] = None,
+    keep_sign_ins: KeepSignIns = None,
     connection: Named = "main",
+    dry_run: DryRun = False,
     as_json: Json = False,
 ) -> None:
     """Connect a tenant to its SAML identity provider, or change the connection: what is not named stays.
@@ -105,6 +108,7 @@ def set_connection(
       dermadetect sso saml set acme --metadata entra.xml --preset entra --role 6f1c…=physician
       dermadetect sso saml set acme --metadata-url https://idp.acme.example/metadata --role gps=referrer
       dermadetect sso saml set acme --require-encryption
+      dermadetect sso saml set acme --metadata new.xml --dry-run
     """
     if metadata and metadata_url:
         raise typer.BadParameter("give --metadata or --metadata-url, not both")
@@ -115,6 +119,7 @@ def set_connection(
         "default_roles": default_role,
         "email_domains": email_domain,
         "provision": provision,
+        "keep_sign_ins": keep_sign_ins,
     }
     common |= _attributes(preset, email_attribute, name_attribute, groups_attribute)
     particulars = named(
@@ -148,6 +153,9 @@ def set_connection(
             **particulars,
         )
 
+    if dry_run:
+        try_change(slug, connection, "saml", work, as_json)
+        return
     in_control(work)
     _show(slug, connection, as_json)
 
@@ -286,6 +294,7 @@ def _known(connection: "Connection", row: "SamlConnection") -> dict[str, Any]:
         "name_attribute": connection.name_attribute,
         "groups_attribute": connection.groups_attribute,
         "provision": connection.provision,
+        "keep_sign_ins": connection.keep_sign_ins,
         "require_encryption": row.require_encryption,
         "allow_cbc": row.allow_cbc,
         "refuse_expired_certificates": row.refuse_expired_certificates,

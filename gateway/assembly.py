@@ -9,6 +9,7 @@ from functools import partial
 from pydantic import SecretStr
 
 from auth.connections.fetching import Fetcher
+from auth.connections.keeping import forget_kept
 from auth.invitations.errors import AlreadyKnown
 from auth.invitations.service import Wish, invitation_url, invite
 from auth.keys.masters import MasterKeys, OpenControl, Vault
@@ -261,7 +262,8 @@ async def make_keys(settings: Settings, admin: AdminDatabase, tenant: Tenant) ->
 
 async def tidy(database: Database, tenant: TenantScope) -> None:
     """Delete a tenant's rows that have served their purpose: the handler of the doorbell kind `tidy`."""
-    async with database.tenant(tenant) as session:
+    async with database.control() as control, database.tenant(tenant) as session:
+        await forget_kept(control, session)
         await forget_old_keys(session)
         await forget_finished(session)
         await forget_expired_assertions(session)

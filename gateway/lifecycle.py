@@ -42,6 +42,7 @@ LEFT_OUT = frozenset(
         "authorization_codes",
         "scim_tokens",
         "idempotency_keys",
+        "kept_sign_ins",
         *("invitations", "local_administrators"),  # ways in, that a copy elsewhere must not have
     }
 )

@@ -174,6 +174,21 @@ CREATE INDEX ix_users_scim_external_id ON users (scim_external_id);
 
 CREATE UNIQUE INDEX uq_users_user_name ON users (lower(user_name));
 
+CREATE TABLE kept_sign_ins (
+    user_id UUID NOT NULL, 
+    connection_id UUID NOT NULL, 
+    signed_in_at TIMESTAMP WITH TIME ZONE NOT NULL, 
+    key_id UUID NOT NULL, 
+    sealed BYTEA NOT NULL, 
+    id UUID NOT NULL, 
+    created_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    updated_at TIMESTAMP WITH TIME ZONE DEFAULT now() NOT NULL, 
+    version INTEGER DEFAULT '1' NOT NULL, 
+    CONSTRAINT pk_kept_sign_ins PRIMARY KEY (id), 
+    CONSTRAINT fk_kept_sign_ins_user_id FOREIGN KEY(user_id) REFERENCES users (id) ON DELETE CASCADE, 
+    CONSTRAINT uq_kept_sign_ins_user_id_connection_id UNIQUE (user_id, connection_id)
+);
+
 CREATE TABLE groups (
     display_name TEXT NOT NULL, 
     external_id TEXT, 

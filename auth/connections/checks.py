@@ -14,6 +14,7 @@ CHECKS: dict[str, str] = {
     "login.connection-removed": "The connection was removed or switched off while the person signed in.",
     "login.deactivated": "The person was deactivated here.",
     "login.expired": "The person took longer than ten minutes at the identity provider. Sign in again.",
+    "login.kept-unreadable": "The sign-in that was kept does not open: its key is lost, or the row was changed.",
     "login.no-role": "None of the person's groups is mapped to a role, and none was granted here. Map a group with "
     "`--role`, or see that the provider sends groups at all.",
     "login.not-invited": "The person is not known here, and the connection makes nobody known. Invite them first.",

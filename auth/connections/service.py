@@ -8,7 +8,7 @@ import hmac
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 from uuid import UUID
 
@@ -16,8 +16,10 @@ from sqlalchemy import select
 
 from auth.connections.domains import domain_of
 from auth.connections.errors import NoConnection, SignInRefused, UnknownRequest
+from auth.connections.keeping import Said, keep
 from auth.connections.models import Connection
 from auth.connections.refusals import REFUSED
+from auth.keys.service import DataKey
 from auth.oauth.models import LoginRequest
 from auth.oauth.service import LOGIN_LIFE, answer_url, hash_secret, make_code
 from auth.people.service import admit, sign_in
@@ -58,12 +60,14 @@ class Asked:
 @dataclass(frozen=True)
 class Asserted:
     """Whom an identity provider vouches for. `external_id` is what it always calls them; `session` is its own name for
-    this sign-in, if any, by which it will say that it has ended. `email` is None unless the provider vouches for it."""
+    this sign-in, if any, by which it will say that it has ended. `email` is None unless the provider vouches for it.
+    `said` is what the provider said, as the protocol can read it again."""
 
     external_id: str
     email: str | None
     display_name: str | None
     groups: Sequence[str]
+    said: Said = field(repr=False)
     session: str | None = None
 
 
@@ -173,10 +177,15 @@ def mapped_roles(connection: Connection, groups: Sequence[str]) -> list[str]:
 
 
 async def enter(
-    database: Database, where: SignIn, connection: Connection, login: LoginRequest, person: Asserted
+    database: Database,
+    where: SignIn,
+    connection: Connection,
+    login: LoginRequest,
+    person: Asserted,
+    data_key: DataKey,
 ) -> str:
-    """Sign in whom the identity provider vouches for; where to send the browser with its code, or once an invitation is
-    accepted. Raises `SignInRefused`."""
+    """Sign in whom the identity provider vouches for, and keep what it said under the tenant's `data_key`; where to send
+    the browser with its code, or once an invitation is accepted. Raises `SignInRefused`."""
     async with database.control() as control:
         seat_limit = await limit_of(control, where.tenant, "seats")
     known_as: dict[str, Any] = {
@@ -196,6 +205,7 @@ async def enter(
             session, client_id=login.client_id, provider_session=person.session, **known_as
         )
         audit(session, started.user_id, "sign-in", started.id, connection=connection.name)
+        await keep(session, data_key, connection, started.user_id, person.said)
         code = await make_code(session, login, started)
     return answer_url(login.redirect_uri, login.state, where.origin, code=code)
 

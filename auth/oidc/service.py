@@ -6,6 +6,7 @@ import hmac
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +14,7 @@ from urllib.parse import quote
 from sqlalchemy import select
 
 from auth.connections.fetching import ProviderUnreachable
+from auth.connections.keeping import Said
 from auth.connections.models import Connection
 from auth.connections.service import (
     Asked,
@@ -144,7 +146,16 @@ async def complete(
                 claims = await _claims(providers, provider, connection, particulars, answer, nonce)
         except TimeoutError:
             raise ProviderUnreachable(f"The identity provider took longer than {DEADLINE_S:g} s.") from None
-        return await enter(database, where, connection, login, _person(connection, claims))
+        person = _person(connection, claims)
+        return await enter(database, where, connection, login, person, await keys.data_key(where.tenant))
+
+
+async def recall(connection: Connection, particulars: OidcConnection, said: Said, at: datetime) -> Asserted:
+    """Who it is by claims that were accepted before (`Asserted.said`), by the connection as it is given. Its provider's
+    keys are not the connection's, so that no signature is left to check. Raises `OidcRefused`."""
+    if said["claims"]["iss"] != particulars.issuer:
+        raise OidcRefused("oidc.iss", "the token is another provider's")
+    return _person(connection, said["claims"])
 
 
 def _derived(purpose: str, state: str, browser_secret: str) -> str:
@@ -223,6 +234,7 @@ def _person(connection: Connection, claims: Mapping[str, Any]) -> Asserted:
         display_name=name if isinstance(name, str) else None,
         groups=_texts(groups),
         session=session if isinstance(session, str) else None,
+        said={"claims": claims},
     )
 
 

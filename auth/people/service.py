@@ -54,9 +54,7 @@ async def sign_in(
         roles=roles,
         seat_limit=seat_limit,
     )
-    allowed = (
-        user.roles if connection.audience == "staff" else [role for role in user.roles if role == "patient"]
-    )
+    allowed = allowed_roles(connection, user.roles)
     if not allowed:
         raise SignInRefused(
             "login.no-role", "none of the person's groups is mapped to a role, and none was granted"
@@ -72,6 +70,11 @@ async def sign_in(
     session.add(started)
     await session.flush()
     return started
+
+
+def allowed_roles(connection: Connection, roles: Sequence[str]) -> list[str]:
+    """Those of a person's roles that a session through this connection may have."""
+    return [role for role in roles if connection.audience == "staff" or role == "patient"]
 
 
 async def admit(
@@ -103,7 +106,7 @@ async def admit(
         raise SignInRefused("login.deactivated", "the person was deactivated here")
     user.email = email or user.email
     user.display_name = display_name or user.display_name
-    user.mapped_roles = sorted({*roles, *await _roles_by_groups(session, connection, user.id)})
+    user.mapped_roles = sorted({*roles, *await roles_by_groups(session, connection, user.id)})
     user.last_sign_in_at = utcnow()
     if seats.takes_one(user.roles) and not seated:
         try:
@@ -162,7 +165,7 @@ async def _bind(session: TenantSession, user: User, connection: Connection, exte
     await session.execute(delete(Invitation).where(Invitation.user_id == user.id))
 
 
-async def _roles_by_groups(session: TenantSession, connection: Connection, user_id: UUID) -> set[str]:
+async def roles_by_groups(session: TenantSession, connection: Connection, user_id: UUID) -> set[str]:
     """What the connection makes of the groups in which the tenant's directory has put somebody."""
     names = select(Group.display_name).join(GroupMember).where(GroupMember.user_id == user_id)
     mapping = connection.role_mapping

@@ -66,6 +66,7 @@ class Expected:
     request_id: str | None
     allow_idp_initiated: bool = False
     allow_cbc: bool = False
+    at: datetime | None = None  # the moment at which it must hold; None is now
 
 
 def inspect(xml: bytes, expected: Expected) -> None:
@@ -228,7 +229,7 @@ def _assertion(assertion: etree._Element, expected: Expected) -> None:
 
     if data.get("NotOnOrAfter") is None:
         raise GateRefusal("saml.not-on-or-after-missing", "SubjectConfirmationData has no NotOnOrAfter")
-    now = utcnow()
+    now = expected.at or utcnow()
     for element in (conditions, data, *_all(assertion, "AuthnStatement")):
         for end in ("NotOnOrAfter", "SessionNotOnOrAfter"):
             if end in element.attrib and _instant(element, end) <= now:

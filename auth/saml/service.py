@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from auth.connections.errors import UnknownRequest
+from auth.connections.keeping import Said
 from auth.connections.models import Connection
 from auth.connections.service import (
     Asked,
@@ -169,11 +170,27 @@ async def complete(
             return await _welcome(database, keys, jail, where, saml_response)
         connection, row = await _connection(database, where.tenant, login.connection_id)
         identity = await _validate(jail, keys, where, saml_response, row, login.request_id)
-        person = _person(connection, identity)
+        person = _person(connection, identity, saml_response, login.request_id)
         await use_assertion(database, where.tenant, identity)
         if row.logout_url:
             await _remember_name(database, where.tenant, connection, identity)
-        return await enter(database, where, connection, login, person)
+        return await enter(database, where, connection, login, person, await keys.data_key(where.tenant))
+
+
+async def recall(
+    jail: SignInJail,
+    keys: KeyRing,
+    where: SignIn,
+    connection: Connection,
+    row: SamlConnection,
+    said: Said,
+    at: datetime,
+) -> Asserted:
+    """Who it is by a response that was accepted before (`Asserted.said`), checked as of `at` by the connection as it is
+    given. Raises `SignInRefused`."""
+    response, request_id = said["response"], said["request_id"]
+    identity = await _validate(jail, keys, where, response, row, request_id, at)
+    return _person(connection, identity, response, request_id)
 
 
 async def _welcome(
@@ -209,6 +226,7 @@ async def _validate(
     response: str,
     row: SamlConnection,
     request_id: str | None,
+    at: datetime | None = None,
 ) -> AssertedIdentity:
     key = await keys.saml_key(where.tenant)
     sp = service_provider(
@@ -218,10 +236,10 @@ async def _validate(
         other_keys=key.others,
         require_encryption=row.require_encryption,
     )
-    return await jail.check(validate_response, response, sp, identity_provider(row), request_id)
+    return await jail.check(validate_response, response, sp, identity_provider(row), request_id, at)
 
 
-def _person(connection: Connection, identity: AssertedIdentity) -> Asserted:
+def _person(connection: Connection, identity: AssertedIdentity, response: str, request_id: str) -> Asserted:
     if identity.name_id_format == TRANSIENT:
         # A name that is new at every sign-in would make a new person each time.
         raise SamlRefused("login.transient-name-id", "the identity provider must send a persistent NameID")
@@ -235,6 +253,7 @@ def _person(connection: Connection, identity: AssertedIdentity) -> Asserted:
         display_name=first(connection.name_attribute),
         groups=identity.attributes.get(connection.groups_attribute, []),
         session=identity.session_index,
+        said={"response": response, "request_id": request_id},
     )
 
 

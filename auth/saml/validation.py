@@ -7,7 +7,8 @@ out; the library checks schema, conditions and signatures.
 
 import base64
 import binascii
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -51,11 +52,16 @@ class AssertedIdentity:
 
 
 def validate_response(
-    saml_response_b64: str, sp: ServiceProvider, idp: IdentityProvider, expected_request_id: str | None
+    saml_response_b64: str,
+    sp: ServiceProvider,
+    idp: IdentityProvider,
+    expected_request_id: str | None,
+    at: datetime | None = None,
 ) -> AssertedIdentity:
     """Check a `SAMLResponse` form value; raise `SamlRefused` (or its `GateRefusal`) with the failing check.
 
     `expected_request_id` is the request stored for this tenant and browser, or None where there was none.
+    The response must be in force now, or `at` the moment at which it came; certificates are judged by their state now.
     Replay is not visible from here: the caller remembers `assertion_id` until `not_on_or_after`.
     """
     harden_library()
@@ -67,13 +73,15 @@ def validate_response(
         request_id=expected_request_id,
         allow_idp_initiated=idp.allow_idp_initiated,
         allow_cbc=idp.allow_cbc,
+        at=at,
     )
     inspect_tree(parse(xml), expected)
     response = _decrypted(xml, sp, replace(idp, certificates=usable_certificates(idp)))
     if response.encrypted:
         inspect_tree(response.decrypted_document, expected, decrypted=True)
     try:
-        response.is_valid(library_request(sp.acs_url), expected_request_id, raise_exceptions=True)
+        with _library_clock(at):
+            response.is_valid(library_request(sp.acs_url), expected_request_id, raise_exceptions=True)
         return _identity(response, idp)
     except GateRefusal:
         raise
@@ -81,6 +89,18 @@ def validate_response(
         raise SamlRefused(_LIBRARY_CHECKS.get(error.code, "saml.library")) from error
     except Exception as error:  # whatever else hostile input provokes is a refusal, never a fault
         raise SamlRefused("saml.library") from error
+
+
+@contextmanager
+def _library_clock(at: datetime | None) -> Iterator[None]:
+    """The library asks one function what time it is. A jailed worker does one thing at a time."""
+    asked = OneLogin_Saml2_Utils.now
+    if at is not None:
+        OneLogin_Saml2_Utils.now = staticmethod(lambda: int(at.timestamp()))
+    try:
+        yield
+    finally:
+        OneLogin_Saml2_Utils.now = staticmethod(asked)
 
 
 def open_response(saml_response_b64: str, sp: ServiceProvider, idp: IdentityProvider) -> bytes:

@@ -196,6 +196,23 @@ def upgrade() -> None:
     op.create_index(op.f("ix_users_scim_external_id"), "users", ["scim_external_id"], unique=False)
     op.create_index("uq_users_user_name", "users", [sa.text("lower(user_name)")], unique=True)
     op.create_table(
+        "kept_sign_ins",
+        sa.Column("user_id", sa.Uuid(), nullable=False),
+        sa.Column("connection_id", sa.Uuid(), nullable=False),
+        sa.Column("signed_in_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("key_id", sa.Uuid(), nullable=False),
+        sa.Column("sealed", sa.LargeBinary(), nullable=False),
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("updated_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("version", sa.Integer(), server_default="1", nullable=False),
+        sa.ForeignKeyConstraint(
+            ["user_id"], ["users.id"], name=op.f("fk_kept_sign_ins_user_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_kept_sign_ins")),
+        sa.UniqueConstraint("user_id", "connection_id", name=op.f("uq_kept_sign_ins_user_id_connection_id")),
+    )
+    op.create_table(
         "groups",
         sa.Column("display_name", sa.Text(), nullable=False),
         sa.Column("external_id", sa.Text(), nullable=True),
