@@ -25,8 +25,9 @@ IMAGE_LINKS = ("streamed", "signed")
 class Tenant(Row, ControlBase):
     """One customer. `key` is opaque and immutable and names all storage; `slug` is a name that may change.
 
-    `login_group` tells which of the gateway's logins serves it. `ai_model` is the only version of the AI Service's model that may answer, None for whichever is current;
-    `image_links` is how photographs are read: through the gateway, or by a signed link to the store.
+    `login_group` tells which of the gateway's logins serves it. `ai_model` is the only version of the AI Service's model
+    that may answer, None for whichever is current; `image_links` is how photographs are read: through the gateway, or by
+    a signed link to the store. A purged tenant that was restored is `succeeded_by` the one that has its slug and hosts.
     """
 
     __tablename__ = "tenants"
@@ -50,6 +51,7 @@ class Tenant(Row, ControlBase):
     schema_revision: Mapped[str | None]
     ai_model: Mapped[str | None]
     image_links: Mapped[str] = mapped_column(default="streamed", server_default="streamed")
+    succeeded_by: Mapped[UUID | None] = mapped_column(ForeignKey("control.tenants.id"))
     epoch: Mapped[int] = mapped_column(default=0, server_default="0")
 
     @property

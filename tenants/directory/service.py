@@ -115,6 +115,7 @@ async def reserve_tenant(
         await session.execute(
             update(Host).where(Host.tenant_id == predecessor.id).values(tenant_id=tenant.id)
         )
+        predecessor.succeeded_by = tenant.id
         record(session, predecessor, "tenant.succeeded", by=tenant.key)
     record(session, tenant, "tenant.reserved", slug=slug, plan=plan, cell=cell)
     if tenant.state == "active":
@@ -273,12 +274,28 @@ async def begin_rollback(session: ControlSession, slug: str, name: str, plan: st
 
 
 async def finish_rollback(session: ControlSession, tenant: Tenant) -> Tenant:
-    """Give slug and host back. The row stays: its key is never used again, since names of deleted containers are
-    not free for a while, and what is in the audit log goes on having a subject."""
+    """Give slug and host back: to the purged tenant that this was to succeed, or else to whoever asks. The row stays: its
+    key is never used again, since names of deleted containers are not free for a while, and what is in the audit log goes
+    on having a subject."""
     locked = await session.get_one(Tenant, tenant.id, with_for_update=True)
-    await session.execute(delete(Host).where(Host.tenant_id == tenant.id))
+    slug = locked.slug
     locked.slug = locked.home_host = f"rolled-back:{tenant.key}"
+    await session.flush()
+    purged = await session.scalar(select(Tenant).where(Tenant.succeeded_by == tenant.id).with_for_update())
+    if purged is None:
+        await session.execute(delete(Host).where(Host.tenant_id == tenant.id))
+    else:
+        await _give_back(session, purged, tenant, slug)
     return await move(session, locked, sources=("rolling-back",), target="rolled-back", reason=None)
+
+
+async def _give_back(session: ControlSession, purged: Tenant, tenant: Tenant, slug: str) -> None:
+    hosts = select(Host.host).where(Host.tenant_id == tenant.id).order_by(Host.created_at).limit(1)
+    # The first host that a tenant ever had is its home.
+    purged.slug, purged.home_host = slug, (await session.execute(hosts)).scalar_one()
+    purged.succeeded_by, purged.epoch = None, await next_epoch(session)
+    await session.execute(update(Host).where(Host.tenant_id == tenant.id).values(tenant_id=purged.id))
+    record(session, purged, "tenant.succession-undone", by=tenant.key)
 
 
 async def revoke_sessions(session: ControlSession, tenant_key: str, ended: Mapping[UUID, datetime]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from auth.keys.errors import KeysLocked
 from auth.keys.service import KeyRing
@@ -20,13 +21,16 @@ from auth.oidc.settings import set_connection as set_openid
 from auth.saml.settings import find_saml, set_connection
 from core.blobs import BlobStores
 from gateway.lifecycle import export_tenant, purge_tenant, restore_tenant
+from migrations.rendering import head
 from tenants.directory.cache import Directory
 from tenants.directory.errors import SlugTaken, WrongState
-from tenants.directory.models import Tenant
+from tenants.directory.models import Host, Tenant
+from tenants.directory.service import rename
 from tenants.lifecycle.service import close
 from tenants.plans.service import set_quota
 from tenants.portability.bundle import Manifest, read_manifest, verify
 from tenants.portability.errors import BundleExists, BundleRefused
+from tenants.provisioning.service import Step, provision, roll_back
 from tests.clinic.journey import Clinic, ok
 from tests.clinic.test_reports import answered, issue, pdf_of, token_in
 from tests.fixtures.world import World
@@ -192,6 +196,42 @@ async def test_a_purged_tenant_comes_back_to_its_hosts(world: World, source: Sou
     assert (await restore(world, bundle)).id == new.id, "again: nothing new"
     with pytest.raises(SlugTaken):
         await restore(world, source[3], "returning", "correct horse")
+
+
+async def test_a_restore_that_is_undone_gives_the_purged_tenant_its_hosts_back(world: World) -> None:
+    old = await world.create_tenant("giving")
+    async with world.admin.control() as session:
+        await rename(session, "giving", "given", world.settings.base_domain)
+        await close(session, "given", "by mistake", timedelta(0))
+    await purge_tenant(world.settings, world.admin, stores_of(world), "given", now=True)
+
+    async def fail(tenant: Tenant) -> None:
+        raise RuntimeError("the disk is full")
+
+    async def begin(slug: str, name: str, successor_of: str | None) -> None:
+        await provision(
+            world.admin,
+            [Step("schema", fail)],
+            slug=slug,
+            name=name,
+            plan=old.plan,
+            base_domain=world.settings.base_domain,
+            schema_revision=head("tenant"),
+            successor_of=successor_of,
+        )
+
+    for _ in range(2):  # the second time all is as it was before the first
+        with pytest.raises(RuntimeError):
+            await begin("given", old.name, old.key)
+        await roll_back(world.admin, [Step("schema", fail)], slug="given", name=old.name, plan=old.plan)
+        async with world.admin.control() as session:
+            purged = await session.get_one(Tenant, old.id)
+            owned = set(await session.scalars(select(Host.host).where(Host.tenant_id == old.id)))
+        assert (purged.state, purged.slug, purged.home_host) == ("closed", "given", "giving.localhost")
+        assert owned == {"giving.localhost", "given.localhost"}
+        for slug in ("given", "giving"):
+            with pytest.raises(SlugTaken):
+                await begin(slug, "Somebody Else", None)
 
 
 async def test_an_export_under_load_has_every_blob_that_its_rows_name(world: World, tmp_path: Path) -> None:

@@ -165,6 +165,7 @@ def upgrade() -> None:
         sa.Column("schema_revision", sa.Text(), nullable=True),
         sa.Column("ai_model", sa.Text(), nullable=True),
         sa.Column("image_links", sa.Text(), server_default="streamed", nullable=False),
+        sa.Column("succeeded_by", sa.Uuid(), nullable=True),
         sa.Column("epoch", sa.Integer(), server_default="0", nullable=False),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
@@ -179,6 +180,9 @@ def upgrade() -> None:
         sa.CheckConstraint(
             "image_links IN ('streamed', 'signed')",
             name=op.f("ck_tenants_image_links"),
+        ),
+        sa.ForeignKeyConstraint(
+            ["succeeded_by"], ["control.tenants.id"], name=op.f("fk_tenants_succeeded_by")
         ),
         sa.ForeignKeyConstraint(["plan"], ["control.plans.name"], name=op.f("fk_tenants_plan")),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_tenants")),
