@@ -6,6 +6,7 @@ variables. Every request leaves here knowing its tenant's schema and container, 
 
 import re
 
+from sqlalchemy.exc import DBAPIError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from core import telemetry
@@ -16,6 +17,9 @@ from tenants.directory.errors import TenantClosed, TenantMoving, TenantSuspended
 
 # Answered on every host, since load balancers and probes do not know our names.
 ANY_HOST_PATHS = frozenset({"/healthy", "/health"})
+
+# SQLSTATEs of what a move takes away: table, schema, role.
+_TAKEN_AWAY = frozenset({"42P01", "3F000", "22023"})
 
 _HOST = re.compile(r"(?P<host>[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?)\.?(?::\d{1,5})?")
 
@@ -35,7 +39,7 @@ def serve_or_refuse(record: TenantRecord) -> None:
     if record.state == "active":
         return
     if record.state == "moving":
-        raise TenantMoving("Your organisation's data is being moved; try again in a moment.", retry_after=5)
+        raise _moving()
     if record.state == "suspended":
         raise TenantSuspended("Your organisation's access is suspended; ask its administrator.")
     if record.state == "provisioning":
@@ -43,6 +47,10 @@ def serve_or_refuse(record: TenantRecord) -> None:
     if record.state in ("rolling-back", "rolled-back"):
         raise UnknownHost("Check the address: each organisation has its own.")
     raise TenantClosed("This organisation has left; its address is not in use any more.")
+
+
+def _moving() -> TenantMoving:
+    return TenantMoving("Your organisation's data is being moved; try again in a moment.", retry_after=5)
 
 
 class TenantRouter:
@@ -56,7 +64,21 @@ class TenantRouter:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and scope["path"] not in ANY_HOST_PATHS:
             await self._route(scope)
-        await self._app(scope, receive, send)
+        try:
+            await self._app(scope, receive, send)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) in _TAKEN_AWAY and await self._has_moved(scope):
+                raise _moving() from error
+            raise
+
+    async def _has_moved(self, scope: Scope) -> bool:
+        """Whether the tenant is another than the request was routed to: a move began, or ended, under its hands."""
+        record: TenantRecord | None = scope["state"].get("tenant")
+        if record is None:
+            return False
+        await self._directory.refresh()
+        now = self._directory.by_key(record.scope.key)
+        return now is None or now.state == "moving" or now.scope != record.scope
 
     async def _route(self, scope: Scope) -> None:
         context: RequestContext = scope["state"]["context"]

@@ -14,7 +14,8 @@ class Move(Row, ControlBase):
     `target_group` is which of the gateway's logins there is to serve it.
 
     Every step but the switch can be done again, so the ledger need only know of that: until `switched_at` the tenant's
-    data is at the source and what is at the target is a copy of ours, from then on it is the other way round.
+    data is at the source and what is at the target is a copy of ours, from then on it is the other way round. The tenant
+    gets back `state_before` and its reason when the freeze ends.
     """
 
     __tablename__ = "moves"
@@ -23,4 +24,6 @@ class Move(Row, ControlBase):
     source: Mapped[str]
     target: Mapped[str]
     target_group: Mapped[int]
+    state_before: Mapped[str | None]
+    reason_before: Mapped[str | None]
     switched_at: Mapped[datetime | None]

@@ -32,6 +32,8 @@ from tenants.provisioning.roles import OWNER
 SETTLE_S = 1.25
 LOCK_TIMEOUT_MS = 30_000
 
+MOVABLE = ("active", "suspended")
+
 MakeSchema = Callable[[TenantScope], Awaitable[None]]
 Progress = Callable[[str], None]
 
@@ -112,7 +114,7 @@ async def roll_back(
         async with database.control() as session:
             locked = await session.get_one(Tenant, tenant.id, with_for_update=True)
             if locked.state == "moving":
-                await directory.move(session, locked, sources=("moving",), target="active", reason=None)
+                await _thaw(session, locked, moving)
         progress("served")
         await _remove(database, stores, target, target.schema)
         await _end(database, tenant, "tenant.move-rolled-back")
@@ -165,8 +167,10 @@ async def _check(
 async def _begin(database: AdminDatabase, tenant: Tenant, to: str) -> Move:
     async with database.control() as session:
         locked = await session.get_one(Tenant, tenant.id, with_for_update=True)
-        if locked.state != "active":
-            raise MoveRefused(f"{tenant.slug} is {locked.state}; only an active tenant is moved.")
+        if locked.state not in MOVABLE:
+            raise MoveRefused(
+                f"{tenant.slug} is {locked.state}; only one that is {' or '.join(MOVABLE)} is moved."
+            )
         group = await directory.free_group(session, to)
         moving = Move(tenant_id=tenant.id, source=locked.cell, target=to, target_group=group)
         session.add(moving)
@@ -178,8 +182,19 @@ async def _begin(database: AdminDatabase, tenant: Tenant, to: str) -> Move:
 async def _freeze(database: AdminDatabase, tenant: Tenant) -> None:
     async with database.control() as session:
         locked = await session.get_one(Tenant, tenant.id, with_for_update=True)
-        await directory.move(session, locked, sources=("active",), target="moving", reason=None)
+        if locked.state != "moving":
+            moving = (await session.scalars(select(Move).where(Move.tenant_id == tenant.id))).one()
+            moving.state_before, moving.reason_before = locked.state, locked.state_reason
+            await directory.move(session, locked, sources=MOVABLE, target="moving", reason=None)
     await asyncio.sleep(SETTLE_S)
+
+
+async def _thaw(session: ControlSession, locked: Tenant, moving: Move) -> None:
+    """Bring a tenant back to what it was before the freeze."""
+    assert moving.state_before is not None
+    await directory.move(
+        session, locked, sources=("moving",), target=moving.state_before, reason=moving.reason_before
+    )
 
 
 def _hidden(tenant: TenantScope) -> str:
@@ -221,7 +236,7 @@ async def _switch(database: AdminDatabase, tenant: Tenant, *, rows: int, blobs: 
         moving = (await session.scalars(select(Move).where(Move.tenant_id == tenant.id))).one()
         moving.switched_at, locked.cell = utcnow(), moving.target
         locked.login_group = moving.target_group
-        await directory.move(session, locked, sources=("moving",), target="active", reason=None)
+        await _thaw(session, locked, moving)
         record(
             session,
             tenant,

@@ -1,7 +1,9 @@
 """Two cells, each a PostgreSQL server and a blob store of its own: tenants live in either, and move between them."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 import asyncpg
@@ -23,6 +25,7 @@ from migrations.runner import create_schema
 from tenants.background.worker import Worker
 from tenants.directory.cache import Directory
 from tenants.directory.models import Tenant
+from tenants.directory.service import suspend
 from tenants.lifecycle.service import close
 from tenants.moving import service as moving
 from tenants.moving.errors import CopyDiffers, MoveRefused
@@ -235,6 +238,60 @@ async def test_who_does_not_know_of_the_move_cannot_write_at_the_old_place(cells
         names = (await session.scalars(text("SELECT name FROM pools"))).all()
     assert names
     assert all(name.endswith(" early") for name in names)
+
+
+async def test_a_request_that_a_move_overtakes_is_told_so(cells: World) -> None:
+    """Both were routed before the freeze, and their bodies came late: while the old place is fenced, and when it is
+    gone."""
+    await cells.create_tenant("overtaken")
+    referrer = await cells.person("referrer", tenant="overtaken")
+    fenced, gone = asyncio.Event(), asyncio.Event()
+
+    async def create_when(event: asyncio.Event) -> httpx.Response:
+        async def body() -> AsyncIterator[bytes]:
+            await event.wait()
+            yield json.dumps(NEW_CASE).encode()
+
+        return await referrer.http.post(
+            "/v1/cases", content=body(), headers={"Content-Type": "application/json"}
+        )
+
+    while_fenced, afterwards = (asyncio.create_task(create_when(event)) for event in (fenced, gone))
+    await asyncio.sleep(0.2)
+
+    def heard(step: str) -> None:
+        if step == "fenced":
+            fenced.set()
+
+    await move(cells, "overtaken", FAR, progress=heard)
+    gone.set()
+    for answer in (await while_fenced, await afterwards):
+        assert answer.status_code == 503, answer.text
+        assert answer.json()["type"].endswith(":tenant-moving")
+        assert int(answer.headers["Retry-After"]) > 0
+    assert ok(await referrer.http.get("/v1/cases"))["items"] == []
+
+
+async def test_a_suspended_tenant_is_moved_and_stays_suspended(cells: World) -> None:
+    await cells.create_tenant("resting")
+    async with cells.admin.control() as session:
+        await suspend(session, "resting", "unpaid")
+    stopped = RuntimeError("the operator's machine went away")
+
+    def stop(step: str) -> None:
+        if step == "frozen":
+            raise stopped
+
+    with pytest.raises(RuntimeError):
+        await move(cells, "resting", FAR, progress=stop)
+    back = await moving.roll_back(cells.admin, cells.parts[BlobStores], "resting")
+    assert (back.cell, back.state, back.state_reason) == ("default", "suspended", "unpaid")
+    moved = await move(cells, "resting", FAR)
+    assert (moved.cell, moved.state, moved.state_reason) == (FAR, "suspended", "unpaid")
+    async with cells.admin.control() as session:
+        await close(session, "resting", "over", timedelta(days=1))
+    with pytest.raises(MoveRefused, match="only one that is active or suspended"):
+        await move(cells, "resting", "default")
 
 
 @pytest.mark.parametrize("what", ["row", "blob"])

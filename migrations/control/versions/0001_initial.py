@@ -257,6 +257,8 @@ def upgrade() -> None:
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("target", sa.Text(), nullable=False),
         sa.Column("target_group", sa.Integer(), nullable=False),
+        sa.Column("state_before", sa.Text(), nullable=True),
+        sa.Column("reason_before", sa.Text(), nullable=True),
         sa.Column("switched_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
