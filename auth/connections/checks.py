@@ -8,6 +8,29 @@ _ALGORITHM = "Choose another in the identity provider's settings for this applic
 _ADDRESSES = "Compare the addresses at the identity provider with those of `dermadetect sso saml show`."
 _ATTRIBUTES = "Compare what the provider sends with `dermadetect sso saml show`."
 
+_REGISTRATION = "Compare the registration at the provider with `dermadetect sso oidc show`."
+_MALFORMED = "The provider's tokens are not as OpenID Connect has them; ask whoever runs it."
+_LOGOUT = "A message that was to sign somebody out was refused; nobody was signed out by it."
+
+# By the claim's name: what is wrong with its value. Each may also be missing.
+_CLAIMS = {
+    "iss": "The token names another issuer than the connection. Give the issuer to the letter, as the discovery document "
+    "has it.",
+    "sub": f"The token does not name the person by a text of at most 255 characters. {_MALFORMED}",
+    "aud": f"The token is meant for another client, or for others besides us. {_REGISTRATION}",
+    "azp": f"The token was made for another client. {_REGISTRATION}",
+    "exp": f"The token's end cannot be read. {_MALFORMED}",
+    "iat": "The token was made in the future. See that the clocks of both sides are right.",
+    "nbf": "The token is not valid yet. See that the clocks of both sides are right.",
+    "nonce": "The token was made for another sign-in: an old page was sent again, or a token was stolen.",
+    "auth-time": f"The time of the sign-in cannot be read. {_MALFORMED}",
+    "acr": f"The way in which the person signed in cannot be read. {_MALFORMED}",
+    "amr": f"The means by which the person signed in cannot be read. {_MALFORMED}",
+    "at-hash": "The access token does not belong to the ID token: one of the two was exchanged on its way.",
+    "jti": f"The logout token's own name is no short text. {_MALFORMED}",
+    "sid": f"The session's name is no short text. {_MALFORMED}",
+}
+
 CHECKS: dict[str, str] = {
     # the gateway's own rules
     "login.ambiguous-email": "Several invited people have this e-mail address. Invite each under an address of their own.",
@@ -89,12 +112,57 @@ CHECKS: dict[str, str] = {
     "saml.duplicate-id": f"An ID is given to more than one element. {_FORGED}",
     "saml.too-slow": "Checking the response took longer than it may.",
     "saml.crashed": "The process that checked the response died.",
+    # OpenID Connect: before there is a token
+    "oidc.discovery": "The discovery document cannot be read, or is another issuer's.",
+    "oidc.keys": "The provider's keys cannot be read, or none of them verifies ID tokens.",
+    "oidc.pkce": "The provider does not announce PKCE with S256.",
+    "oidc.client-auth": "The provider does not announce the way in which we prove ourselves. Choose another with "
+    "`--client-auth`.",
+    "oidc.other-connection": "The response came to the address of another connection than the sign-in went to. "
+    f"{_REGISTRATION}",
+    "oidc.response-issuer": "The response is another provider's (RFC 9207), or does not say whose, though this one always "
+    "does: somebody mixes providers up.",
+    "oidc.provider-refused": "The provider did not sign the person in; its own log says why.",
+    "oidc.code-missing": "The response has no code; it was made up, or cut short.",
+    "oidc.client-refused": "The provider does not take us for the client: its secret has changed or ended, or the way of "
+    f"proving ourselves is another. {_REGISTRATION}",
+    "oidc.code-refused": "The provider does not take the code: it was used, it is older than it lets them be, or the "
+    "redirect address is not the registered one.",
+    "oidc.token-response": "The token endpoint's answer is none that OAuth 2.0 knows.",
+    "oidc.userinfo": "The userinfo endpoint's answer is none that OpenID Connect knows.",
+    "oidc.userinfo-subject": "The userinfo endpoint tells of somebody else than the ID token.",
+    # OpenID Connect: the token
+    "oidc.id-token-missing": "The token response has no ID token. See that the scope `openid` is allowed there.",
+    "oidc.algorithm": "The token is signed by an algorithm that the provider has not announced, or that we do not take.",
+    "oidc.header": f"The token is of another type than an ID token. {_MALFORMED}",
+    "oidc.unknown-key": "No key that the provider publishes fits the token. It may have changed keys within the minute: "
+    "sign in again.",
+    "oidc.signature": "The signature is not the provider's: the token was changed on its way, or forged.",
+    "oidc.malformed": f"What arrived is not a signed JWT. {_MALFORMED}",
+    "oidc.too-long": "The token is longer than 64 KiB. Have the provider send fewer groups.",
+    "oidc.expired": "The token has expired. See that the clocks of both sides are right.",
+    "oidc.claims": f"The claims are not as they must be. {_MALFORMED}",
+    **{f"oidc.{name}": text for name, text in _CLAIMS.items()},
+    **{f"oidc.{name}-missing": f"The token lacks the claim {name}. {_MALFORMED}" for name in _CLAIMS},
+    # OpenID Connect: signing out
+    "oidc.logout-of-nobody": f"The logout token names neither person nor session. {_LOGOUT}",
+    "oidc.logout-event": f"The token tells of no logout. {_LOGOUT}",
+    "oidc.logout-old": f"The logout token is older than ten minutes. {_LOGOUT}",
+    "oidc.logout-nonce": f"An ID token was sent for a logout token. {_LOGOUT}",
+    "oidc.logout-replay": f"The logout token was used before. {_LOGOUT}",
+    # invitations, and local administrators
+    "invitation.gone": "The invitation was used or revoked, or has lapsed. Invite the person again.",
+    "invitation.known-already": "Who signed in is known here already as another person than the invited one.",
+    "invitation.other-address": "The provider does not vouch for the address that was invited. Invite the one that it has, "
+    "or anybody who follows the link.",
+    "local.password": "The local administrator's password was wrong.",
+    "local.code": "The local administrator's one-time code was wrong. See that the clock of their device is right.",
+    "local.code-used": "The one-time code was used before. Wait for the next one.",
+    "local.unknown-or-locked": "There is no local administrator of this name, or too many attempts have locked it.",
+    "local.entered": "A local administrator signed in.",
 }
 
-_KINDS = {
-    "saml": "python3-saml refused the response; the id is its own name of what is wrong.",
-    "oidc": "The OpenID provider's answer was refused; the id names what is wrong with it.",
-}
+_KINDS = {"saml": "python3-saml refused the response; the id is its own name of what is wrong."}
 
 
 def explain(check_id: str) -> str:

@@ -16,6 +16,7 @@ import pytest
 from joserfc.jwk import ECKey
 from sqlalchemy import select
 
+from auth.connections.checks import CHECKS
 from auth.connections.errors import BadConnection
 from auth.connections.fetching import Fetcher, ProviderUnreachable
 from auth.connections.models import Connection
@@ -120,6 +121,7 @@ async def refused(world: World, sign_in: SignIn, url: str, check: str) -> None:
     assert answer.headers["Content-Type"].startswith("text/html")
     assert check not in answer.text
     assert await last_refusal(world, "openid") == check
+    assert check in CHECKS, "operators are told what it means"
 
 
 # Real providers
