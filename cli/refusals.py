@@ -1,6 +1,6 @@
 """`dermadetect sso refusals`: why people could not sign in."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -25,6 +25,11 @@ def refusals(
       dermadetect sso refusals acme
       dermadetect sso refusals acme --reference 0198c2f4-5d1e-7a30-9c1f-2b6f0e4d7a11
     """
+    show(find_refusals(slug, reference, limit), as_json=as_json)
+
+
+def find_refusals(slug: str, reference: str, limit: int) -> list[dict[str, Any]]:
+    """Refused sign-ins in words, the newest first. Ends the command where a reference is unknown."""
     from auth.connections.checks import explain
     from auth.connections.refusals import list_refusals
 
@@ -35,15 +40,12 @@ def refusals(
             "as request_id."
         )
         raise typer.Exit(FAILED)
-    show(
-        [
-            {
-                "time": row.created_at,
-                "reference": row.request_id,
-                "check": row.detail["check"],
-                "meaning": explain(row.detail["check"]),
-            }
-            for row in rows
-        ],
-        as_json=as_json,
-    )
+    return [
+        {
+            "time": row.created_at,
+            "reference": row.request_id,
+            "check": row.detail["check"],
+            "meaning": explain(row.detail["check"]),
+        }
+        for row in rows
+    ]

@@ -1,7 +1,6 @@
 """`sso saml set --dry-run` and `sso oidc set --dry-run`: what a change would have made of the last thirty days' sign-ins."""
 
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,18 +8,15 @@ import typer
 from rich.progress import MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
 
 from cli.output import err, show, tell
-from cli.run import PARTLY_FAILED, admin_database, run, settings
+from cli.run import PARTLY_FAILED, run
+from cli.sign_in import SignInParts, sign_in_parts
 
 if TYPE_CHECKING:
     from auth.connections.models import Connection
-    from auth.connections.service import SignIn
     from auth.connections.trying import Difference, Way
-    from auth.keys.service import KeyRing
     from auth.oidc.models import OidcConnection
     from auth.saml.models import SamlConnection
-    from auth.saml.service import SignInJail
-    from core.database import AdminDatabase, ControlSession
-    from tenants.directory.models import Tenant
+    from core.database import ControlSession
 
     Rows = tuple[Connection, SamlConnection | OidcConnection]
 
@@ -102,62 +98,37 @@ def _summarize(
 
 async def _differences(slug: str, name: str, kind: str, change: Change) -> "list[Difference]":
     from auth.connections.keeping import kept_sign_ins
-    from auth.connections.service import SignIn
     from auth.connections.trying import differences
-    from auth.keys.service import KeyRing
-    from auth.saml.service import SignInJail
-    from gateway.assembly import master_keys, open_database
-    from tenants.directory.cache import Directory
 
-    configured = settings()
-    database = open_database(configured)
-    jail = SignInJail(1, preload=("auth.saml.validation",))
     columns = (SpinnerColumn(), TextColumn("Trying sign-ins"), MofNCompleteColumn())
     found = []
-    try:
-        async with (
-            admin_database(configured) as admin,
-            aclosing(master_keys(configured, database.control)) as masters,
-        ):
-            tenant, before, after = await _both(admin, slug, name, kind, change)
-            if before is None:
-                return []
-            where = SignIn(tenant.scope, configured.origin_of(tenant.home_host))
-            keys = KeyRing(database, masters, Directory(database))
-            kept = kept_sign_ins(database, keys, where.tenant, before[0].id)
-            with Progress(*columns, console=err, transient=True) as bar:
-                task = bar.add_task("", total=None)
-                async for each in differences(
-                    database,
-                    where.tenant,
-                    kept,
-                    _way(before, jail, keys, where),
-                    _way(after, jail, keys, where),
-                ):
-                    found.append(each)
-                    bar.advance(task)
-    finally:
-        jail.close()
-        await database.close()
+    async with sign_in_parts(slug) as parts:
+        before, after = await _both(parts, name, kind, change)
+        if before is None:
+            return []
+        tenant = parts.where.tenant
+        kept = kept_sign_ins(parts.database, parts.keys, tenant, before[0].id)
+        ways = _way(before, parts), _way(after, parts)
+        with Progress(*columns, console=err, transient=True) as bar:
+            task = bar.add_task("", total=None)
+            async for each in differences(parts.database, tenant, kept, *ways):
+                found.append(each)
+                bar.advance(task)
     return found
 
 
-async def _both(
-    admin: "AdminDatabase", slug: str, name: str, kind: str, change: Change
-) -> "tuple[Tenant, Rows | None, Rows]":
+async def _both(parts: SignInParts, name: str, kind: str, change: Change) -> "tuple[Rows | None, Rows]":
     """The connection as it is, if there is one, and as it would be; nothing is changed, and nothing stays locked."""
     from auth.oidc.models import OidcConnection
     from auth.oidc.settings import find_oidc
     from auth.saml.models import SamlConnection
     from auth.saml.settings import find_saml
-    from tenants.directory.service import find_tenant
 
-    async with admin.control() as session:
-        tenant = await find_tenant(session, slug)
-        before: Rows | None = await (find_saml if kind == "saml" else find_oidc)(session, tenant, name)
-    async with admin.control() as session:
+    async with parts.admin.control() as session:
+        before: Rows | None = await (find_saml if kind == "saml" else find_oidc)(session, parts.tenant, name)
+    async with parts.admin.control() as session:
         connection = await change(session)
-        key = (tenant.id, connection.id)
+        key = (connection.tenant_id, connection.id)
         row: SamlConnection | OidcConnection
         if kind == "saml":
             row = await session.get_one(SamlConnection, key)
@@ -165,10 +136,10 @@ async def _both(
             row = await session.get_one(OidcConnection, key)
         session.expunge_all()  # as they would be, they outlive what is undone now
         await session.rollback()
-    return tenant, before, (connection, row)
+    return before, (connection, row)
 
 
-def _way(rows: "Rows", jail: "SignInJail", keys: "KeyRing", where: "SignIn") -> "Way":
+def _way(rows: "Rows", parts: SignInParts) -> "Way":
     from auth.connections.trying import Way
     from auth.oidc.service import recall as recall_claims
     from auth.saml.models import SamlConnection
@@ -176,5 +147,6 @@ def _way(rows: "Rows", jail: "SignInJail", keys: "KeyRing", where: "SignIn") -> 
 
     connection, row = rows
     if isinstance(row, SamlConnection):
-        return Way(connection, partial(recall_response, jail, keys, where, connection, row))
+        recall = partial(recall_response, parts.jail, parts.keys, parts.where, connection, row)
+        return Way(connection, recall)
     return Way(connection, partial(recall_claims, connection, row))

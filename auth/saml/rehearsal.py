@@ -2,13 +2,18 @@
 
 from dataclasses import dataclass
 
-from auth.connections.errors import BadConnection
+from auth.connections.checks import explain
+from auth.connections.errors import BadConnection, SignInRefused
 from auth.connections.fetching import AddressRefused, Fetcher, ProviderUnreachable
 from auth.connections.models import Connection
+from auth.connections.service import SignIn, mapped_roles
+from auth.keys.service import KeyRing
+from auth.people.service import allowed_roles
 from auth.saml.idp_metadata import MAX_BYTES, read_idp_metadata
 from auth.saml.models import SamlConnection
 from auth.saml.refresh import CERTIFICATE_WARNING
-from auth.saml.validation import certificate_expires
+from auth.saml.service import SignInJail, recall
+from auth.saml.validation import certificate_expires, read_claim
 from core.clock import utcnow
 
 
@@ -24,6 +29,37 @@ class Finding:
 async def rehearse(connection: Connection, row: SamlConnection, fetcher: Fetcher) -> list[Finding]:
     """Look at the connection, its roles, its certificates, and what its provider publishes at this moment."""
     return [_in_use(connection), _roles(connection), *_certificates(row), await _metadata(row, fetcher)]
+
+
+async def rehearse_response(
+    jail: SignInJail, keys: KeyRing, where: SignIn, connection: Connection, row: SamlConnection, response: str
+) -> list[Finding]:
+    """Check a captured response (base64) as the tenant's sign-in does, as of the moment at which it was made and as if it
+    answered a request of ours. Nothing is kept, and nobody is signed in."""
+    try:
+        request_id, made = await jail.check(read_claim, response)
+        said = {"response": response, "request_id": request_id}
+        person = await recall(jail, keys, where, connection, row, said, made)
+    except SignInRefused as refusal:
+        return [Finding("response", "wrong", f"{refusal.check_id}: {explain(refusal.check_id)}")]
+    roles = allowed_roles(connection, mapped_roles(connection, person.groups))
+    found = [
+        Finding("response", "ok", f"It was in order on {made:%Y-%m-%d at %H:%M:%S} UTC."),
+        Finding("person", "ok", f"It names {person.external_id}."),
+        Finding("groups", "ok", f"It has {', '.join(person.groups)}.")
+        if person.groups
+        else Finding(
+            "groups", "warning", f"It has no attribute {connection.groups_attribute}, or an empty one."
+        ),
+        Finding("roles", "ok", f"These give {', '.join(roles)}.")
+        if roles
+        else Finding("roles", "wrong", f"login.no-role: {explain('login.no-role')}"),
+    ]
+    if not person.email:
+        found.append(
+            Finding("e-mail address", "warning", f"It has no attribute {connection.email_attribute}.")
+        )
+    return found
 
 
 def _in_use(connection: Connection) -> Finding:

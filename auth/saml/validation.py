@@ -103,6 +103,19 @@ def _library_clock(at: datetime | None) -> Iterator[None]:
         OneLogin_Saml2_Utils.now = staticmethod(asked)
 
 
+def read_claim(saml_response_b64: str) -> tuple[str | None, datetime]:
+    """Which request a response says it answers, and when it says it was made. Nothing is verified. Raises
+    `SamlRefused`."""
+    root = parse(_decode(saml_response_b64))
+    try:
+        made = datetime.fromisoformat(root.get("IssueInstant", ""))
+    except ValueError:
+        made = None
+    if made is None or made.tzinfo is None:
+        raise SamlRefused("saml.time", "IssueInstant is not a time in UTC")
+    return root.get("InResponseTo"), made
+
+
 def open_response(saml_response_b64: str, sp: ServiceProvider, idp: IdentityProvider) -> bytes:
     """The document of a `SAMLResponse` form value, whatever its age, with its assertion in clear. No signature is
     verified, only shapes are looked at. Raises `SamlRefused`."""

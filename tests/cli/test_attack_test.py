@@ -1,4 +1,5 @@
-"""`sso attack-test`: a tenant's own configuration under the whole attack list; `sso refusals`."""
+"""`sso attack-test`: a tenant's own configuration under the whole attack list; `sso refusals` and `sso saml test`, which
+explain."""
 
 import asyncio
 import base64
@@ -25,13 +26,14 @@ from tests.cli.conftest import Command
 
 ENTITY = "http://attacked.localhost:8000/auth/saml/metadata"
 ACS = "http://attacked.localhost:8000/auth/saml/acs"
+IDP = IdpConfig("https://idp.example")
 
 
 @pytest.fixture(scope="module")
 def tenant(command: Command, tmp_path_factory: pytest.TempPathFactory) -> str:
     command.run("tenants", "create", "attacked", "--name", "Attacked Clinic", "--plan", "standard")
     file = tmp_path_factory.mktemp("idp") / "idp.xml"
-    file.write_bytes(idp_metadata(IdpConfig("https://idp.example")))
+    file.write_bytes(idp_metadata(IDP))
     command.run("sso", "saml", "set", "attacked", "--metadata", str(file), "--role", "doctors=physician")
     command.run(
         "clients", "add", "attacked", "app", "--name", "App", "--redirect-uri", "https://app.example/"
@@ -86,13 +88,15 @@ def test_a_refused_sign_in_is_found_by_its_reference_and_explained(command: Comm
         row = json.loads(command.run("sso", "refusals", tenant, *arguments, "--json").stdout)[0]
         assert (row["reference"], row["check"]) == (reference, "saml.audience")
         assert "meant for another application" in row["meaning"]
+    shown = command.run("sso", "saml", "test", tenant, "--reference", "7A11", "--json", code=1)
+    assert "saml.audience: The response is meant for another" in json.loads(shown.stdout)[-1]["detail"]
     for unknown in ("0198c2f4", "%"):
         assert (
             "gateway's log" in command.run("sso", "refusals", tenant, "--reference", unknown, code=1).stderr
         )
 
 
-def captured(user: User) -> bytes:
+def captured(user: User, key: SigningKey | None = None) -> bytes:
     """A response as another vendor would have sent it a month ago, and somebody found it in a log."""
     answer = Answer(
         "https://idp.example/metadata",
@@ -101,7 +105,9 @@ def captured(user: User) -> bytes:
         "_an-old-request",
         issued_at=utcnow() - timedelta(days=30),
     )
-    xml = build_response(answer, SigningKey.generate(), sign="response")
+    xml = build_response(answer, key or SigningKey.generate(), sign="response")
+    if key:
+        return base64.encodebytes(xml)
     return base64.encodebytes(xml.replace(b"saml:", b"s2:").replace(b":saml=", b":s2="))
 
 
@@ -132,3 +138,28 @@ def test_where_the_honest_response_is_refused_nothing_is_proven(
         in command.run("sso", "attack-test", tenant, "--from-response", str(file), code=1).stderr
     )
     command.run("sso", "attack-test", tenant, "--connection", "other", code=1)
+
+
+def test_a_captured_response_is_explained(command: Command, tenant: str, tmp_path: Path) -> None:
+    """As of the moment at which it was made, a month ago: what is wrong with it, not that it is old."""
+    file = tmp_path / "captured"
+
+    def findings(response: bytes, code: int) -> dict[str, tuple[str, str]]:
+        file.write_bytes(response)
+        said = command.run("sso", "saml", "test", tenant, "--from-response", str(file), "--json", code=code)
+        return {each["name"]: (each["state"], each["detail"]) for each in json.loads(said.stdout)}
+
+    doctor = User("u-1", "ada@attacked.example", "Ada", ("doctors",))
+    good = captured(doctor, IDP.key)
+    for response in (good, base64.b64decode(good)):
+        found = findings(response, 0)
+        assert found["person"] == ("ok", "It names u-1.")
+        assert found["roles"] == ("ok", "These give physician.")
+    foreign = findings(captured(doctor, SigningKey.generate()), 1)
+    assert foreign["response"][0] == "wrong"
+    assert foreign["response"][1].startswith("saml.invalid-signature: No certificate of this connection")
+    gardener = findings(captured(User("u-2", "", "Bo", ("gardeners",)), IDP.key), 1)
+    assert gardener["groups"] == ("ok", "It has gardeners.")
+    assert gardener["roles"][1].startswith("login.no-role: ")
+    for broken, check in ((b"no response", "saml.base64"), (b"<a/>", "saml.")):
+        assert findings(broken, 1)["response"][1].startswith(check)
