@@ -19,7 +19,8 @@ LIMIT_S = 10.0
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. `state` is `ok`, `wrong`, or `off` for what is not set up and need not be."""
+    """One thing looked at. `state` is `ok`, `wrong`, `warning` for what will be wrong, or `off` for what is not set up and
+    need not be."""
 
     name: str
     state: str
@@ -28,7 +29,7 @@ class Check:
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check settings, database logins, migrations, blob store, AI Service and limiter.
+    """Check settings, database logins, migrations, blob store, AI Service, limiter, and tenants' identity providers.
 
     Each finding says what to do. Exit code 1 when something is wrong. Writes and deletes one small blob in a
     container of its own; changes nothing else.
@@ -39,11 +40,13 @@ def doctor(as_json: Json = False) -> None:
     checks = run(_examine)
     show([asdict(check) for check in checks], as_json=as_json, title="Health")
     wrong = [check for check in checks if check.state == "wrong"]
-    for check in wrong:
+    later = [check for check in checks if check.state == "warning"]
+    for check in wrong + later:
         warn(f"{check.name}: {check.detail}", check.remedy or "see the logs")
     if wrong:
         raise typer.Exit(FAILED)
-    tell("All is well.")
+    if not later:
+        tell("All is well.")
 
 
 async def _examine() -> list[Check]:
@@ -58,6 +61,7 @@ async def _examine() -> list[Check]:
         ("blob store", _blobs),
         ("AI Service", _ai),
         ("rate limits", _limits),
+        ("identity providers", _identity_providers),
     ]
     found = await asyncio.gather(
         *(_guarded(name, examine, configured) for name, examine in parts),
@@ -187,3 +191,49 @@ async def _limits(configured: "Settings") -> list[Check]:
     if where.startswith("memory://"):
         return [Check("rate limits", "ok", "counted in process; several processes need redis://")]
     return [Check("rate limits", "ok", "counted in Redis")]
+
+
+async def _identity_providers(configured: "Settings") -> list[Check]:
+    """What will keep the people of some tenant from signing in: a certificate that ends, metadata that cannot be read."""
+    from asyncpg import PostgresError
+    from sqlalchemy import select
+    from sqlalchemy.exc import SQLAlchemyError
+
+    from auth.connections.models import Connection
+    from auth.saml.models import SamlConnection
+    from auth.saml.refresh import warnings_of
+    from gateway.assembly import NotConfigured, open_database
+    from tenants.directory.models import Tenant
+
+    try:
+        database = open_database(configured)
+    except NotConfigured:
+        return []  # the gateway's login tells
+    query = (
+        select(Tenant.slug, Connection.name, SamlConnection)
+        .join(Connection, Connection.tenant_id == Tenant.id)
+        .join(
+            SamlConnection,
+            (SamlConnection.tenant_id == Connection.tenant_id) & (SamlConnection.id == Connection.id),
+        )
+        .where(Tenant.state == "active", Connection.enabled)
+        .order_by(Tenant.slug, Connection.name)
+    )
+    try:
+        async with database.control() as session:
+            found = (await session.execute(query)).all()
+    except (OSError, PostgresError, SQLAlchemyError):
+        return []  # the gateway's login and the migrations tell
+    finally:
+        await database.close()
+    return [
+        Check(
+            "identity providers", "warning", f"{slug}, {name}: {warning}", "dermadetect sso saml show " + slug
+        )
+        for slug, name, row in found
+        for warning in warnings_of(row)
+    ] or [
+        Check(
+            "identity providers", "ok", f"no certificate of {len(found)} SAML connections ends within 30 days"
+        )
+    ]

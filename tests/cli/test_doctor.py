@@ -1,6 +1,7 @@
 """`doctor` finds what is wrong, and says what to do."""
 
 import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ import pytest
 from azure.storage.blob import generate_account_sas
 
 from core.clock import utcnow
+from reference.idp.config import IdpConfig
+from reference.idp.messages import idp_metadata
 from tests.cli.conftest import Command
 from tests.cli.test_tenants import sql
 from tests.fixtures.azurite import API_VERSION
+from tests.fixtures.saml import Parties
 
 
 def found(command: Command, *, code: int = 0, **settings: str | None) -> dict[str, Any]:
@@ -33,6 +37,7 @@ def test_a_healthy_installation_is_0(command: Command, acme: str, ai_url: str) -
         "signed links",
         "AI Service",
         "rate limits",
+        "identity providers",
     }
     directory = Path(command.settings["DERMADETECT_BLOB_DIRECTORY"])
     assert not list(directory.rglob("*probe*")), "the probe is gone again"
@@ -123,3 +128,24 @@ def test_every_fault_is_told_at_once(command: Command) -> None:
     wrong = {name for name, check in checks.items() if check["state"] == "wrong"}
     assert wrong == {"master key", "gateway login", "migrations", "blob store", "AI Service", "rate limits"}
     assert "secret" not in json.dumps(checks)
+
+
+def test_a_certificate_that_ends_is_told_before_it_keeps_people_out(
+    command: Command, acme: str, tmp_path: Path
+) -> None:
+    ended = Parties.build().expired_certificate()
+    body = "".join(line for line in ended.splitlines() if "-----" not in line)
+    xml = idp_metadata(IdpConfig("https://idp.ending.example")).decode()
+    file = tmp_path / "idp.xml"
+    file.write_text(re.sub(r"(X509Certificate>)[^<]+", rf"\g<1>{body}", xml))
+    connection = ("sso", "saml", "set", acme, "--connection", "ending")
+    command.run(*connection, "--metadata", str(file), "--role", "a=physician")
+    try:
+        check = found(command)["identity providers"]
+        assert check["state"] == "warning"
+        assert check["detail"].startswith(f"{acme}, ending: certificate 1 of 1 ended on ")
+        assert check["remedy"]
+        assert "All is well" not in command.run("doctor").stderr
+    finally:
+        command.run("sso", "saml", "remove", acme, "--connection", "ending")
+    assert found(command)["identity providers"]["state"] == "ok"
