@@ -4,11 +4,13 @@ from collections.abc import Callable
 from contextlib import aclosing
 from datetime import timedelta
 
+from auth.connections.keeping import forget_sealed_before
 from auth.keys.models import TenantKey
 from auth.keys.rewrapping import Outcome, rewrap
 from auth.keys.rotation import revoke, rotate
 from auth.keys.transport import read_data_keys
 from auth.local.administration import reseal_administrators
+from auth.oidc.settings import reseal_secrets
 from clinic.patients.resealing import rewrap_patients
 from core.database import AdminDatabase
 from core.settings import Settings
@@ -27,7 +29,8 @@ async def rotate_key(
     revoke_now: bool,
 ) -> TenantKey:
     """`auth.keys.rotation`, and what the tenant's data key had wrapped wrapped by a new one at once: the keys of
-    patients, and the secrets of local administrators."""
+    patients, and the secrets of local administrators and of OpenID connections. Sign-ins that were kept stay with the
+    key of their time, and go with one that is revoked."""
     async with aclosing(master_keys(settings, admin.control)) as masters:
         master = await masters.make()
         await masters.open_all()
@@ -48,10 +51,13 @@ async def rotate_key(
             async with admin.control() as session:
                 tenant = await find_tenant(session, slug)
                 data_keys = await read_data_keys(session, tenant, masters)
+                await reseal_secrets(session, tenant, data_keys, made.id)
             database = open_database(settings)
             try:
                 await rewrap_patients(database, tenant.scope, data_keys, made.id)
                 await reseal_administrators(database, tenant.scope, data_keys, made.id)
+                if revoke_now:
+                    await forget_sealed_before(database, tenant.scope, made.id)
             finally:
                 await database.close()
     return made

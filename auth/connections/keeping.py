@@ -110,5 +110,11 @@ async def forget_kept(control: ControlSession, session: TenantSession) -> None:
     )
 
 
+async def forget_sealed_before(database: Database, tenant: TenantScope, key_id: UUID) -> None:
+    """Delete what other keys than this one seal."""
+    async with database.tenant(tenant) as session:
+        await session.execute(delete(KeptSignIn).where(KeptSignIn.key_id != key_id))
+
+
 def _context(tenant: TenantScope, connection_id: UUID, user_id: UUID) -> str:
     return f"sign-in|{tenant.key}|{connection_id}|{user_id}"

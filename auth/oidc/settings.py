@@ -1,9 +1,11 @@
 """What an operator says about an OpenID provider, and what can be found out about it without signing in."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
+
+from sqlalchemy import select
 
 from auth.connections.errors import BadConnection
 from auth.connections.fetching import AddressRefused, ProviderUnreachable
@@ -85,6 +87,22 @@ async def find_oidc(
     if connection is None:
         return None
     return connection, await session.get_one(OidcConnection, (tenant.id, connection.id))
+
+
+async def reseal_secrets(
+    session: ControlSession, tenant: Tenant, data_keys: Mapping[UUID, bytes], new: UUID
+) -> None:
+    """Seal every client secret by the data key `new`, one of `data_keys`. May run again after a crash. Raises
+    `CannotOpen`."""
+    sealed_before = select(OidcConnection).where(
+        OidcConnection.tenant_id == tenant.id, OidcConnection.secret_key_id != new
+    )
+    for row in await session.scalars(sealed_before.with_for_update()):
+        assert row.secret_key_id is not None
+        assert row.secret_sealed is not None
+        context = sealing_context(row.id)
+        secret = crypto.unseal(data_keys[row.secret_key_id], row.secret_sealed, context)
+        row.secret_sealed, row.secret_key_id = crypto.seal(data_keys[new], secret, context), new
 
 
 def sealing_context(connection_id: UUID) -> str:

@@ -19,6 +19,9 @@ from auth.keys.errors import BadRotation, KeyInUse, KeyNotFound, RotationUnderWa
 from auth.keys.models import TenantKey
 from auth.keys.rotation import list_keys, retire
 from auth.keys.service import KeyRing
+from auth.oidc.service import secret_of
+from auth.oidc.settings import find_oidc
+from auth.oidc.settings import set_connection as set_openid
 from auth.saml.errors import SamlRefused
 from auth.saml.request import new_sp_key
 from auth.saml.validation import validate_response
@@ -247,6 +250,28 @@ async def test_patients_are_read_after_their_tenants_data_key_was_rotated(world:
         answer = await referrer.http.get(f"/v1/patients/{patient_id}")
         assert answer.json()["name"] == "Ida Ivarsen"
     assert list((await states(world, slug, "data")).values()) == ["active", "retired"]
+
+
+async def test_client_secrets_are_sealed_by_the_new_data_key(world: World, slug: str) -> None:
+    scope, keys = world.tenant(slug).scope, world.parts[KeyRing]
+    async with world.admin.control() as session:
+        await set_openid(
+            session,
+            slug,
+            name="openid",
+            issuer="https://openid.example",
+            client_id="derma",
+            client_auth="client_secret_basic",
+            secret="correct horse",
+            data_key=await keys.data_key(scope),
+            role_mapping={"doctors": "physician"},
+        )
+    new = await rotate(world, slug, "data", NOW, NOW)
+    async with world.admin.control() as session:
+        found = await find_oidc(session, await find_tenant(session, slug), "openid")
+    assert found is not None
+    assert found[1].secret_key_id == new
+    assert await secret_of(keys, scope, found[1]) == "correct horse"
 
 
 async def test_metadata_shows_both_certificates_and_either_key_opens(world: World, slug: str) -> None:

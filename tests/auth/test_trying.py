@@ -23,6 +23,7 @@ from auth.saml.service import service_provider
 from auth.saml.validation import validate_response
 from core.clock import utcnow
 from gateway.assembly import tidy
+from gateway.keys import rotate_key
 from reference.idp.config import IdpConfig, ServiceProvider, SigningKey
 from reference.idp.config import User as Person
 from reference.idp.messages import idp_metadata
@@ -208,6 +209,19 @@ async def test_nothing_is_kept_longer_than_thirty_days_nor_of_who_is_gone(
     assert len(await rows(world)) == 4
     await tidy(world.database, scope)
     assert {row.user_id for row in await rows(world)} == {ids[name] for name in PEOPLE}
+
+
+async def test_what_a_leaked_key_seals_is_not_kept(idp: PaperIdp, sign_in: SignIn) -> None:
+    world = idp.world
+    at_once = {"use_after": timedelta(0), "retire_after": timedelta(0)}
+    await rotate_key(world.settings, world.admin, SLUG, "data", revoke_now=False, **at_once)
+    assert (await tried(world, "--role", "doctors=physician"))["unproven"] == 0, "former keys go on opening"
+    await rotate_key(world.settings, world.admin, SLUG, "data", revoke_now=True, **at_once)
+    await world.heard()
+    assert await rows(world) == []
+    for name in PEOPLE:
+        assert (await sign_in.answer(await idp.answer(sign_in, name_id=name))).status_code == 303
+    assert (await tried(world, "--role", "doctors=physician"))["tried"] == 2
 
 
 async def test_a_tenant_may_have_nothing_kept(idp: PaperIdp, sign_in: SignIn) -> None:
