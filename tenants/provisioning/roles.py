@@ -74,20 +74,23 @@ def switch_to(role: str, login: str, server_version: int) -> str:
 
 async def prepare_owner(connection: asyncpg.Connection) -> None:
     """Make `dermadetect_owner`, let the operator act as it, and give it the right to create schemas."""
-    await connection.execute(new_role(OWNER))
-    await connection.execute(f"GRANT {OWNER} TO CURRENT_USER")
     database = await connection.fetchval("SELECT quote_ident(current_database())")
-    await connection.execute(f"GRANT CREATE ON DATABASE {database} TO {OWNER}")
-    await connection.execute(f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC")
-    await connection.execute("CREATE SCHEMA IF NOT EXISTS extensions")
-    await connection.execute("GRANT USAGE ON SCHEMA extensions TO PUBLIC")
+    await connection.execute(
+        f"{new_role(OWNER)}"
+        f"GRANT {OWNER} TO CURRENT_USER;"
+        f"GRANT CREATE ON DATABASE {database} TO {OWNER};"
+        f"REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC;"
+        "CREATE SCHEMA IF NOT EXISTS extensions;"
+        "GRANT USAGE ON SCHEMA extensions TO PUBLIC"
+    )
 
 
 async def grant_control(connection: asyncpg.Connection, login: str) -> None:
     """Give the gateway's login its rights on the control schema, and no others."""
-    await connection.execute(f'GRANT USAGE ON SCHEMA control TO "{login}"')
-    await connection.execute(f'GRANT SELECT ON ALL TABLES IN SCHEMA control TO "{login}"')
-    for table in OPERATORS_ONLY:
-        await connection.execute(f'REVOKE ALL ON control.{table} FROM "{login}"')
-    for table, rights in GATEWAY_RIGHTS.items():
-        await connection.execute(f'GRANT {rights} ON control.{table} TO "{login}"')
+    given = [
+        f'GRANT USAGE ON SCHEMA control TO "{login}"',
+        f'GRANT SELECT ON ALL TABLES IN SCHEMA control TO "{login}"',
+        *(f'REVOKE ALL ON control.{table} FROM "{login}"' for table in OPERATORS_ONLY),
+        *(f'GRANT {rights} ON control.{table} TO "{login}"' for table, rights in GATEWAY_RIGHTS.items()),
+    ]
+    await connection.execute(";\n".join(given))
