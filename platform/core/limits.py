@@ -120,7 +120,7 @@ class RateLimits:
         window = Window(name, item, max(0, item.amount - count), max(0, round(ends - time.time())))
         if count > item.amount:
             raise RateLimited(
-                f"More than {item.amount} requests in {item.get_expiry()} s ({name}); "
+                f"More than {item.amount} requests in {item.get_expiry()} s; "
                 f"try again in {max(1, window.reset_s)} s.",
                 headers={"Retry-After": str(max(1, window.reset_s)), **window.headers()},
                 limit=name,
