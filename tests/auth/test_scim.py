@@ -8,6 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from auth.connections.errors import SignInRefused
+from auth.people.administration import deactivate
+from auth.people.errors import LastAdministrator
 from auth.people.models import User
 from tenants.audit.models import AuditEvent
 from tests.auth.scim import (
@@ -417,3 +419,25 @@ async def test_what_is_not_supported_says_so(directory: httpx.AsyncClient) -> No
 async def test_how_to_authenticate_can_be_read_before(world: World) -> None:
     http = await world.http()
     assert ok(await http.get("/scim/v2/ServiceProviderConfig"))["authenticationSchemes"]
+
+
+async def test_the_directory_may_let_the_last_administrator_go(world: World) -> None:
+    """Nobody else may: its word that somebody has left must hold."""
+    tenant = await world.create_tenant("headless")
+    directory = await directory_of(world, "headless")
+    user = await made(directory, userName="boss@headless.example")
+    boss = await world.person("tenant_admin", tenant="headless", login="boss")
+    assert str(boss.user_id) == user["id"]
+    with pytest.raises(LastAdministrator):
+        await deactivate(world.database, tenant.scope, None, boss.user_id, None)
+    ok(
+        await directory.patch(
+            f"Users/{user['id']}", json=patch({"op": "replace", "path": "active", "value": False})
+        ),
+        204,
+    )
+    await shut_out(boss)
+    async with world.database.tenant(tenant.scope) as session:
+        event = await session.scalar(select(AuditEvent).where(AuditEvent.action == "user.deactivated"))
+    assert event is not None
+    assert event.subject == boss.user_id
