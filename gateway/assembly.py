@@ -17,7 +17,8 @@ from auth.keys.service import KeyRing, complete_keys, delete_keys
 from auth.local.credentials import PasswordCheck
 from auth.oauth.service import forget_finished
 from auth.oidc.provider import Providers
-from auth.people.administration import GONE, tell_of_ended_sessions
+from auth.people.administration import tell_of_ended_sessions
+from auth.people.service import GONE
 from auth.saml.logout import forget_logouts
 from auth.saml.refresh import SAML_METADATA, refresh_metadata
 from auth.saml.service import SignInJail, forget_expired_assertions

@@ -8,23 +8,18 @@ first has it done by the worker.
 from collections.abc import Iterable
 from uuid import UUID
 
-from sqlalchemy import select, text, update
+from sqlalchemy import select, update
 
 from auth.people import granting, seats
 from auth.people.errors import UserNotFound
 from auth.people.models import SignInSession, User
-from auth.people.service import end_sessions_of
+from auth.people.service import GONE, RING, end_sessions_of
 from core.access import Principal
 from core.clock import utcnow
 from core.database import Database, TenantScope, TenantSession
 from core.versions import check_version
 from tenants.audit.service import audit, by_operator, operator
 from tenants.directory.service import revoke_sessions
-
-GONE = "user-deactivated"
-"""The kind of doorbell that has ended sessions told to every process, and a deactivated person's work handed back."""
-
-_RING = text("SELECT doorbell.ring(:kind, now())")
 
 
 async def _lock(session: TenantSession, user_id: UUID, seen: int | None) -> User:
@@ -108,7 +103,7 @@ async def _close_sessions(session: TenantSession, user: User) -> None:
         .where(SignInSession.user_id == user.id, SignInSession.revoked_at.is_(None))
         .values(revoked_at=utcnow())
     )
-    await session.execute(_RING, {"kind": GONE})
+    await session.execute(RING, {"kind": GONE})
 
 
 async def activate(

@@ -1,10 +1,10 @@
 """Verbs on people and their sign-ins."""
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, or_, select
+from sqlalchemy import ColumnElement, delete, func, or_, select, text
 from sqlalchemy.dialects.postgresql import insert
 
 from auth.connections.domains import domain_of
@@ -26,6 +26,11 @@ from tenants.plans.errors import QuotaExceeded
 
 CODE_LIFE = timedelta(seconds=60)
 """A sign-in that its client app has not taken up by then is over."""
+
+GONE = "user-deactivated"
+"""The kind of doorbell that has ended sessions told to every process, and a deactivated person's work handed back."""
+
+RING = text("SELECT doorbell.ring(:kind, now())")
 
 LOCAL_LIFE = timedelta(hours=1)
 """The longest that a sign-in without an identity provider goes on."""
@@ -243,20 +248,28 @@ async def _end(
     reason: str,
 ) -> int:
     async with database.tenant(tenant) as session:
-        rows = (
-            await session.scalars(
-                select(SignInSession).where(which, SignInSession.expires_at > utcnow()).with_for_update()
-            )
-        ).all()
-        opened = [row for row in rows if row.revoked_at is None]
-        for row in opened:
-            row.revoked_at = utcnow()
-            who, operator = (None, {"operator": by}) if isinstance(by, str) else (by, {})
-            audit(session, who, "session.ended", row.id, reason=reason, **operator)
-    if rows:  # also those that were ended before: whoever ended them may not have come to this
+        until, opened = await close_sessions(session, which, by, reason)
+    if until:  # also those that were ended before: whoever ended them may not have come to this
         async with database.control() as control:
-            await revoke_sessions(control, tenant.key, {row.id: row.expires_at for row in rows})
-    return len(opened)
+            await revoke_sessions(control, tenant.key, until)
+    return opened
+
+
+async def close_sessions(
+    session: TenantSession, which: ColumnElement[bool], by: Principal | str | None, reason: str
+) -> tuple[dict[UUID, datetime], int]:
+    """The first half of ending sessions: when the tokens of each die, and how many were still open. Should a crash come
+    between the halves, the doorbell that this rings has a worker do the second."""
+    query = select(SignInSession).where(which, SignInSession.expires_at > utcnow()).with_for_update()
+    rows = (await session.scalars(query)).all()
+    opened = [row for row in rows if row.revoked_at is None]
+    for row in opened:
+        row.revoked_at = utcnow()
+        who, operator = (None, {"operator": by}) if isinstance(by, str) else (by, {})
+        audit(session, who, "session.ended", row.id, reason=reason, **operator)
+    if opened:
+        await session.execute(RING, {"kind": GONE})
+    return {row.id: row.expires_at for row in rows}, len(opened)
 
 
 async def get_user(session: TenantSession, user_id: UUID) -> User:

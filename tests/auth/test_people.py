@@ -11,6 +11,7 @@ from sqlalchemy import select
 from auth.connections.errors import SignInRefused
 from auth.people.administration import let_go
 from auth.people.models import SignInSession, User
+from auth.people.service import close_sessions
 from clinic.assignments.models import Assignment
 from clinic.assignments.service import claim_next
 from core.access import Principal
@@ -166,6 +167,18 @@ async def test_a_crash_after_the_deactivation_loses_nothing_of_what_follows(
     await work(world)
     assert not await is_known(world, physician)
     await handed_back(clinic, held, physician)
+
+
+async def test_a_crash_in_the_middle_of_a_logout_leaves_no_token_good(world: World, clinic: Clinic) -> None:
+    """Only the first transaction happened; a worker does the rest."""
+    physician, _ = await clinic.physician(region="DE")
+    async with world.database.tenant(world.tenant(SLUG).scope) as session:
+        mine = SignInSession.id == physician.session_id
+        _, opened = await close_sessions(session, mine, None, "logout")
+    assert opened == 1
+    assert await is_known(world, physician)
+    await work(world)
+    assert not await is_known(world, physician)
 
 
 async def test_who_is_deactivated_takes_no_case_even_while_their_token_still_works(
