@@ -1,7 +1,6 @@
 """`dermadetect sso attack-test`: every attack of the list, through one tenant's own configuration."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.output import Json, err, show, tell, warn
-from cli.run import FAILED, admin_database, read_file, run, settings
+from cli.run import FAILED, read_file, run, settings
+from cli.sign_in import sign_in_parts
 from cli.tenants import Slug
 
 if TYPE_CHECKING:
@@ -98,42 +98,28 @@ def attack_test(
 
 
 async def _score(slug: str, connection: str, captured: bytes | None) -> list[Row]:
-    from auth.saml.service import SignInJail
     from cli.rehearsal import rehearsing
-    from gateway.assembly import master_keys, open_database
     from tenants.audit.service import record
-    from tenants.directory.service import find_tenant
 
-    configured = settings()
-    database = open_database(configured)
-    jail = SignInJail(1, preload=("auth.saml.validation",))
-    try:
-        async with (
-            admin_database(configured) as admin,
-            aclosing(master_keys(configured, database.control)) as masters,
-        ):
-            async with rehearsing(
-                configured, admin, database, masters, jail, slug, connection, captured
-            ) as rehearsal:
-                rows = [row async for row in _controls(rehearsal)]
-                if all(row.passed for row in rows):
-                    rows += [row async for row in _forgeries(rehearsal)]
-                    rows += [row async for row in _bindings(rehearsal)]
-                    rows += [row async for row in _races(database, rehearsal)]
-            async with admin.control() as control:
-                tenant = await find_tenant(control, slug)
-                passed = all(row.passed for row in rows)
-                record(
-                    control,
-                    tenant,
-                    "sso.attack-test",
-                    connection=connection,
-                    attacks=len(rows),
-                    passed=passed,
-                )
-    finally:
-        jail.close()
-        await database.close()
+    async with sign_in_parts(slug) as parts:
+        async with rehearsing(
+            settings(), parts.admin, parts.database, parts.masters, parts.jail, slug, connection, captured
+        ) as rehearsal:
+            rows = [row async for row in _controls(rehearsal)]
+            if all(row.passed for row in rows):
+                rows += [row async for row in _forgeries(rehearsal)]
+                rows += [row async for row in _bindings(rehearsal)]
+                rows += [row async for row in _races(parts.database, rehearsal)]
+        async with parts.admin.control() as control:
+            passed = all(row.passed for row in rows)
+            record(
+                control,
+                parts.tenant,
+                "sso.attack-test",
+                connection=connection,
+                attacks=len(rows),
+                passed=passed,
+            )
     return rows
 
 

@@ -9,6 +9,7 @@ from cli.run import admin_database, settings
 
 if TYPE_CHECKING:
     from auth.connections.service import SignIn
+    from auth.keys.masters import MasterKeys
     from auth.keys.service import KeyRing
     from auth.saml.service import SignInJail
     from core.database import AdminDatabase, Database
@@ -23,6 +24,7 @@ class SignInParts:
     where: "SignIn"
     admin: "AdminDatabase"
     database: "Database"
+    masters: "MasterKeys"
     keys: "KeyRing"
     jail: "SignInJail"
 
@@ -49,7 +51,7 @@ async def sign_in_parts(slug: str) -> AsyncIterator[SignInParts]:
                 tenant = await find_tenant(session, slug)
             where = SignIn(tenant.scope, configured.origin_of(tenant.home_host))
             keys = KeyRing(database, masters, Directory(database))
-            yield SignInParts(tenant, where, admin, database, keys, jail)
+            yield SignInParts(tenant, where, admin, database, masters, keys, jail)
     finally:
         jail.close()
         await database.close()
