@@ -10,6 +10,7 @@ from core.cells import HOME
 from core.database import AdminDatabase, TenantScope
 from core.logins import group_login
 from migrations.in_process import upgrade_in_process
+from migrations.models import CONTROL
 from migrations.rendering import after, head, render, tenant_script
 from tenants.provisioning.roles import (
     OWNER,
@@ -63,7 +64,8 @@ async def migrate_control(
             create = f"CREATE SCHEMA IF NOT EXISTS control AUTHORIZATION {OWNER};\n" if before is None else ""
             await _apply(connection, "control", create + render("control", before))
         await connection.execute(f"SET ROLE {OWNER}")
-        await grant_control(connection, gateway_login)
+        tables = (table.name for table in CONTROL.sorted_tables)
+        await grant_control(connection, gateway_login, ("alembic_version", *tables))
     return before, head("control")
 
 
