@@ -36,6 +36,7 @@ from auth.saml.service import (
 )
 from auth.saml.settings import find_saml
 from auth.saml.validation import AssertedIdentity, open_response
+from cli.sign_in import encoded
 from core.clock import utcnow
 from core.database import AdminDatabase, ControlSession, Database, TenantScope, TenantSession
 from core.ids import UUID
@@ -180,10 +181,10 @@ async def rehearsing(
             if captured is None:
                 response = _made(connection, idp, sp)
             else:
-                xml = captured.lstrip().startswith(b"<")
-                field = base64.b64encode(captured).decode() if xml else captured.decode("ascii", "replace")
                 try:
-                    response = await jail.check(open_response, field, ours, identity_provider(idp))
+                    response = await jail.check(
+                        open_response, encoded(captured), ours, identity_provider(idp)
+                    )
                 except SignInRefused as refusal:
                     raise BadCapture(f"The response could not be read: {explain(refusal.check_id)}") from None
             scene = _scene(response, sp, key)

@@ -1,5 +1,6 @@
 """What commands need that check sign-ins at a tenant as the gateway does: its database, keys, addresses and workers."""
 
+import base64
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
@@ -55,3 +56,9 @@ async def sign_in_parts(slug: str) -> AsyncIterator[SignInParts]:
     finally:
         jail.close()
         await database.close()
+
+
+def encoded(captured: bytes) -> str:
+    """A captured response, base64 or XML, as the browser would send it."""
+    xml = captured.lstrip().startswith(b"<")
+    return base64.b64encode(captured).decode() if xml else captured.decode("ascii", "replace")

@@ -1,6 +1,5 @@
 """`dermadetect sso saml test`: whether a connection would work, as far as can be said without a person."""
 
-import base64
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +9,7 @@ import typer
 from cli.output import Json, show
 from cli.refusals import find_refusals
 from cli.run import FAILED, fail, in_control, read_file, run, settings
-from cli.sign_in import sign_in_parts
+from cli.sign_in import encoded, sign_in_parts
 from cli.sso_saml import Named
 from cli.tenants import Slug
 
@@ -67,7 +66,7 @@ def look_at_connection(
 
         findings = await rehearse(*found, Fetcher(settings().sso_fetch_allow))
         if from_response:
-            response = _encoded(read_file(from_response, at_most=_MOST))
+            response = encoded(read_file(from_response, at_most=_MOST))
             async with sign_in_parts(slug) as parts:
                 findings += await rehearse_response(parts.jail, parts.keys, parts.where, *found, response)
         return [asdict(finding) for finding in findings]
@@ -85,9 +84,3 @@ def look_at_connection(
     show(findings, as_json=as_json, title=f"{slug}: {connection}")
     if any(finding["state"] == "wrong" for finding in findings):
         raise typer.Exit(FAILED)
-
-
-def _encoded(captured: bytes) -> str:
-    """A response as the browser would send it."""
-    xml = captured.lstrip().startswith(b"<")
-    return base64.b64encode(captured).decode() if xml else captured.decode("ascii", "replace")
